@@ -1,0 +1,34 @@
+//! CloudChat: accounts and a streaming AI chat behind a web site, in one small process.
+//!
+//! The modules form bands; each uses only what stands below it in this list
+//! (`tests/tidy.rs` enforces it). ARCHITECTURE.md walks one request through them.
+
+// Entry: start, stop, one core, one connection.
+pub mod cli;
+pub mod demo;
+pub mod serve;
+pub mod worker;
+
+// HTTP: name the handler; HTTP in, HTTP out.
+pub mod handlers;
+pub mod router;
+
+// Rules: what CloudChat promises its users.
+pub mod chat;
+
+// Outside: the doors to everything that is not this process.
+pub mod app;
+pub mod store;
+pub mod upstream;
+
+pub mod clock;
+pub mod entropy;
+
+// Vocabulary: plain types, pure protocol code, limits.
+pub mod budget;
+pub mod config;
+pub mod error;
+pub mod http;
+pub mod limits;
+pub mod llm;
+pub mod log;
