@@ -1,0 +1,212 @@
+//! One connection to a provider, plain or TLS, and how it is made. Dropping it, or the future that
+//! makes it, closes the socket at once.
+
+use std::io;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::SockRef;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::failure::Failure;
+use crate::clock;
+
+/// Bytes that TLS may hold back while a large prompt is written (rustls would take 64 KiB).
+const TLS_WRITE_BYTES_MAX: usize = 16 * 1024;
+/// How long resolved addresses are used; the resolver blocks a thread for every question.
+const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
+
+/// Where to connect to, and how.
+pub(super) struct Target {
+    pub host: String,
+    pub port: u16,
+    /// With `https`: whom to expect, and whom to trust.
+    pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    /// `SO_RCVBUF` in bytes as asked for; the kernel doubles it.
+    pub receive_bytes: usize,
+}
+
+/// The addresses of one host, asked for once at a time and kept for a while.
+#[derive(Default)]
+pub(super) struct Resolver(Mutex<Option<(Instant, Vec<SocketAddr>)>>);
+
+impl Resolver {
+    /// A literal address never goes to the system's resolver.
+    async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let mut known = self.0.lock().await;
+        if let Some((until, addresses)) = &*known
+            && clock::now() < *until
+        {
+            return Ok(addresses.clone());
+        }
+        let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+        *known = Some((clock::now() + ADDRESSES_FRESH, addresses.clone()));
+        Ok(addresses)
+    }
+
+    async fn forget(&self) {
+        *self.0.lock().await = None;
+    }
+}
+
+/// Resolves, connects and shakes hands, all before `by`.
+///
+/// # Errors
+/// [`Failure::Unreachable`] with the cause.
+pub(super) async fn connect(
+    target: &Target,
+    resolver: &Resolver,
+    by: Instant,
+) -> Result<Connection, Failure> {
+    match timeout_at(by, connect_unbounded(target, resolver, by)).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::unreachable("connect-timeout")),
+    }
+}
+
+async fn connect_unbounded(
+    target: &Target,
+    resolver: &Resolver,
+    by: Instant,
+) -> Result<Connection, Failure> {
+    let addresses = resolver
+        .addresses(&target.host, target.port)
+        .await
+        .map_err(|_| Failure::unreachable("resolve"))?;
+    let tcp = match connect_any(&addresses, target.receive_bytes, by).await {
+        Ok(tcp) => tcp,
+        Err(error) => {
+            resolver.forget().await;
+            return Err(Failure::unreachable(&code_of(&error)));
+        }
+    };
+    let Some((name, config)) = &target.tls else {
+        return Ok(Connection::Plain(tcp));
+    };
+    TlsConnector::from(Arc::clone(config))
+        .connect_with(name.clone(), tcp, |session| {
+            session.set_buffer_limit(Some(TLS_WRITE_BYTES_MAX));
+        })
+        .await
+        .map(|stream| Connection::Tls(Box::new(stream)))
+        .map_err(|error| Failure::unreachable(&code_of(&error)))
+}
+
+/// Tries one address after the other; each gets its share of the time that is left, so that a
+/// dead one does not use it up.
+async fn connect_any(
+    addresses: &[SocketAddr],
+    receive_bytes: usize,
+    by: Instant,
+) -> io::Result<TcpStream> {
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let share = by.saturating_duration_since(clock::now()) / left;
+        match timeout(share, connect_one(*address, receive_bytes)).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+/// The receive buffer is set before connecting: later the window has been announced already.
+async fn connect_one(address: SocketAddr, receive_bytes: usize) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_recv_buffer_size(u32::try_from(receive_bytes).unwrap_or(u32::MAX))?;
+    let tcp = socket.connect(address).await?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+/// A word for log lines: the kind of a socket's error, or what is wrong with TLS.
+fn code_of(error: &io::Error) -> String {
+    let tls = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    match (tls, error.kind()) {
+        // Only the names of the variants: what they hold comes from the other side.
+        (Some(tls), _) => {
+            let text = format!("{tls:?}");
+            let names = text.split(['{', ' ', '"', '[']).next().unwrap_or_default();
+            format!("tls-{}", names.trim_end_matches(')').replace('(', "."))
+        }
+        (None, io::ErrorKind::TimedOut) => "connect-timeout".to_owned(),
+        (None, kind) => format!("{kind:?}"),
+    }
+}
+
+/// An established connection.
+pub(super) enum Connection {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// Reads into `buf`; `Ok(0)` is the end (with TLS: an announced one).
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        ready!(match self {
+            Connection::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
+            Connection::Tls(tls) => Pin::new(tls).poll_read(cx, &mut buf),
+        })?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Writes some of `bufs`.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Connection::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Connection::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    /// Hands everything to the kernel.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Connection::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Connection::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    /// Whether an idle connection is still good: neither closed by the other side, nor holding
+    /// bytes that nobody asked for. The kernel is asked directly, because tokio may not have heard
+    /// yet that something arrived.
+    pub fn is_quiet(&mut self) -> bool {
+        let tcp = match self {
+            Connection::Plain(tcp) => tcp,
+            Connection::Tls(tls) => tls.get_mut().0,
+        };
+        let peeked = SockRef::from(&*tcp).peek(&mut [MaybeUninit::uninit()]);
+        if !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return false;
+        }
+        // Bytes that TLS has decrypted already.
+        let mut cx = Context::from_waker(Waker::noop());
+        self.poll_read(&mut cx, &mut [0]).is_pending()
+    }
+}
