@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::fmt::{self, Display, Write as _};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
