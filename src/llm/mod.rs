@@ -1,1 +1,13 @@
-//! (being written)
+//! The model providers' protocol, pure: bytes in, bytes out. It never waits, never reads a clock,
+//! and allocates nothing per forwarded event.
+//!
+//! Text stays in the JSON-escaped form in which the provider sent it, from the event
+//! ([`transcoder`]) over what is remembered ([`history`]) to the next request ([`prompt`]).
+
+mod event;
+pub mod history;
+pub mod prompt;
+pub mod sse;
+pub mod transcoder;
+
+pub use event::{Finish, ProviderError};
