@@ -166,18 +166,14 @@ fn finish_reason(escaped: &str) -> Result<Option<Finish>, Rejected> {
 }
 
 /// A value of which only one JSON type is of use.
+#[derive(Default)]
 enum Shape<T> {
     /// Missing or null.
+    #[default]
     None,
     Is(T),
     /// Of another type; what it held has been skipped.
     Wrong,
-}
-
-impl<T> Default for Shape<T> {
-    fn default() -> Self {
-        Shape::None
-    }
 }
 
 impl<T> Shape<T> {

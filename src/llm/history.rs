@@ -78,7 +78,7 @@ pub fn check(stored: &[u8]) -> bool {
     };
     match stored.strip_suffix(b"\n") {
         Some(lines) => {
-            memchr_iter(b'\n', stored).count() % 2 == 0
+            memchr_iter(b'\n', stored).count().is_multiple_of(2)
                 && lines
                     .split(|byte| *byte == b'\n')
                     .zip(roles)
@@ -91,7 +91,7 @@ pub fn check(stored: &[u8]) -> bool {
 /// How many exchanges there are; 0 if they are not whole.
 fn exchanges(stored: &[u8]) -> usize {
     let lines = memchr_iter(b'\n', stored).count();
-    if stored.ends_with(b"\n") && lines % 2 == 0 {
+    if stored.ends_with(b"\n") && lines.is_multiple_of(2) {
         lines / 2
     } else {
         0

@@ -89,15 +89,16 @@ impl Splitter {
                 *input = &input[1..];
                 continue;
             }
-            if self.line == Line::Name(0) && !self.has_data {
-                if let Some((data, rest)) = whole_event(input) {
-                    *input = rest;
-                    return if data.len() > EVENT_BYTES_MAX {
-                        Err(Overrun::TooLong)
-                    } else {
-                        Ok(Some(data))
-                    };
-                }
+            if self.line == Line::Name(0)
+                && !self.has_data
+                && let Some((data, rest)) = whole_event(input)
+            {
+                *input = rest;
+                return if data.len() > EVENT_BYTES_MAX {
+                    Err(Overrun::TooLong)
+                } else {
+                    Ok(Some(data))
+                };
             }
             if self.step(input, long_lines)? {
                 self.handed_out = true;

@@ -120,14 +120,14 @@ impl Transcoder {
     /// last event or an earlier call brought.
     pub fn end(&mut self, sink: &mut impl Sink) -> Result<Progress, Fault> {
         let mut progress = Progress::default();
-        if self.verdict.is_none() {
-            if let Some((data, line_ended)) = self.splitter.end() {
-                let verdict = take(data, &mut self.finish, sink);
-                if line_ended || verdict != Some(Err(Fault::NotJson)) {
-                    progress.events = true;
-                    self.verdict = verdict;
-                }
-                self.events = true;
+        if self.verdict.is_none()
+            && let Some((data, line_ended)) = self.splitter.end()
+        {
+            self.events = true;
+            let verdict = take(data, &mut self.finish, sink);
+            if line_ended || verdict != Some(Err(Fault::NotJson)) {
+                progress.events = true;
+                self.verdict = verdict;
             }
         }
         let end = match self.finish {
