@@ -124,8 +124,8 @@ impl ProviderError {
 /// # Errors
 /// [`Rejected`]; an error member outranks a wrong type, which outranks nothing.
 pub fn parse(data: &[u8]) -> Result<Chunk<'_>, Rejected> {
-    let text = std::str::from_utf8(data).map_err(|_| Rejected::NotJson)?;
-    let Shape::Is(event) = serde_json::from_str(text).map_err(|_| Rejected::NotJson)? else {
+    let event = std::str::from_utf8(data).map_err(|_| Rejected::NotJson)?;
+    let Shape::Is(event) = serde_json::from_str(event).map_err(|_| Rejected::NotJson)? else {
         return Err(Rejected::NotJson);
     };
     let Event { choices, error } = event;

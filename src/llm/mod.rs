@@ -8,6 +8,8 @@ mod event;
 pub mod history;
 pub mod prompt;
 pub mod sse;
+mod template;
 pub mod transcoder;
 
 pub use event::{Finish, ProviderError};
+pub use template::TEMPLATE_BYTES_MAX;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::limits::Pool;
 use crate::llm::event::{self, Chunk, Finish, ProviderError, Rejected};
 use crate::llm::sse::{self, Overrun, Splitter};
+use crate::llm::template::Template;
 
 /// Where the text goes.
 pub trait Sink {
@@ -60,10 +61,13 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The state of one answer. Holds no heap memory until an event has been cut.
+/// The state of one answer. On the heap: at most
+/// [`TEMPLATE_BYTES_MAX`](crate::llm::TEMPLATE_BYTES_MAX) from the first text on, and what
+/// [`Transcoder::held`] says for an event that was cut.
 #[derive(Debug)]
 pub struct Transcoder {
     splitter: Splitter,
+    template: Template,
     /// Whether any event has been seen.
     events: bool,
     /// The last finish reason seen.
@@ -76,6 +80,7 @@ impl Transcoder {
     pub fn new() -> Self {
         Self {
             splitter: Splitter::new(),
+            template: Template::default(),
             events: false,
             finish: None,
             verdict: None,
@@ -102,7 +107,7 @@ impl Transcoder {
                 Ok(Some(data)) => {
                     progress.events = true;
                     self.events = true;
-                    self.verdict = take(data, &mut self.finish, sink);
+                    self.verdict = take(data, &mut self.template, &mut self.finish, sink);
                 }
                 Err(Overrun::TooLong) => self.verdict = Some(Err(Fault::TooLong)),
                 Err(Overrun::NoLongLine) => self.verdict = Some(Err(Fault::NoLongLine)),
@@ -124,7 +129,7 @@ impl Transcoder {
             && let Some((data, line_ended)) = self.splitter.end()
         {
             self.events = true;
-            let verdict = take(data, &mut self.finish, sink);
+            let verdict = take(data, &mut self.template, &mut self.finish, sink);
             if line_ended || verdict != Some(Err(Fault::NotJson)) {
                 progress.events = true;
                 self.verdict = verdict;
@@ -147,6 +152,7 @@ impl Transcoder {
     /// Repeats the verdict that has been found, and lets go of all memory.
     fn conclude(&mut self, progress: Progress) -> Result<Progress, Fault> {
         self.splitter.close();
+        self.template = Template::default();
         match &self.verdict {
             Some(Ok(finish)) => Ok(Progress {
                 done: Some(*finish),
@@ -167,9 +173,16 @@ impl Default for Transcoder {
 /// What one event's data means for the answer; a verdict if it ends it.
 fn take(
     data: &[u8],
+    template: &mut Template,
     seen: &mut Option<Finish>,
     sink: &mut impl Sink,
 ) -> Option<Result<Finish, Fault>> {
+    if let Some(text) = template.text(data) {
+        if !text.is_empty() {
+            sink.text(text);
+        }
+        return None;
+    }
     if sse::is_done(data) {
         return Some(Ok(seen.unwrap_or_else(Finish::stop)));
     }
@@ -177,6 +190,9 @@ fn take(
         Ok(Chunk { text, finish }) => {
             *seen = finish.or(*seen);
             if !text.is_empty() {
+                if finish.is_none() {
+                    template.learn(data, text);
+                }
                 sink.text(text);
             }
             None
