@@ -149,7 +149,10 @@ fn code_of(error: &io::Error) -> String {
         (Some(tls), _) => {
             let text = format!("{tls:?}");
             let names = text.split(['{', ' ', '"', '[']).next().unwrap_or_default();
-            format!("tls-{}", names.trim_end_matches(')').replace('(', "."))
+            format!(
+                "tls-{}",
+                names.trim_end_matches(['(', ')']).replace('(', ".")
+            )
         }
         (None, io::ErrorKind::TimedOut) => "connect-timeout".to_owned(),
         (None, kind) => format!("{kind:?}"),
@@ -208,5 +211,41 @@ impl Connection {
         // Bytes that TLS has decrypted already.
         let mut cx = Context::from_waker(Waker::noop());
         self.poll_read(&mut cx, &mut [0]).is_pending()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_are_small_and_prompt() {
+        let any = ("127.0.0.1", 0);
+        let listener = tokio::net::TcpListener::bind(any)
+            .await
+            .expect("a free port");
+        let address = listener.local_addr().expect("is bound");
+        let tcp = connect_one(address, 8192).await.expect("it listens");
+        let buffer = SockRef::from(&tcp).recv_buffer_size();
+        assert_eq!(
+            buffer.expect("is a socket"),
+            2 * 8192,
+            "the kernel doubles it"
+        );
+        assert!(tcp.nodelay().expect("is TCP"));
+    }
+
+    #[test]
+    fn codes_of_errors() {
+        let check = |error: io::Error, expect: &str| assert_eq!(code_of(&error), expect);
+        let tls = |error: rustls::Error| io::Error::new(io::ErrorKind::InvalidData, error);
+        check(io::ErrorKind::ConnectionRefused.into(), "ConnectionRefused");
+        check(io::ErrorKind::TimedOut.into(), "connect-timeout");
+        check(
+            tls(rustls::Error::General("secret".to_owned())),
+            "tls-General",
+        );
+        let unknown = rustls::CertificateError::UnknownIssuer;
+        check(tls(unknown.into()), "tls-InvalidCertificate.UnknownIssuer");
     }
 }

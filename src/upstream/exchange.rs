@@ -1,8 +1,11 @@
 //! A response's body on its connection, and the [`Exchange`] that hands a chat's body out.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+
+use tokio::time::{Instant, timeout_at};
 
 use super::Upstream;
 use super::breaker::Ticket;
@@ -12,6 +15,7 @@ use super::failure::Failure;
 use super::head::BodyLength;
 use super::request::Answer;
 use crate::clock;
+use crate::limits::READ_BYTES;
 
 /// Bytes read at once, and how often, when the rest of a body is looked for without waiting.
 const REST_BYTES: usize = 512;
@@ -166,17 +170,22 @@ impl Body {
         self.connection
     }
 
-    /// Up to `max` bytes of the body; fewer if it ends or breaks before.
-    pub async fn read_up_to(&mut self, max: usize, read: &mut Vec<u8>) {
+    /// Up to `max` bytes of the body; fewer if it ends or breaks before. The flag says whether
+    /// that was all within the time, that is, before `until`.
+    pub async fn read_up_to(&mut self, max: usize, until: Instant) -> (Vec<u8>, bool) {
+        let mut read = Vec::new();
         while read.len() < max {
-            let mut piece = [0; 1024];
-            let room = piece.len().min(max - read.len());
-            let next = std::future::poll_fn(|cx| self.poll_read(cx, &mut piece[..room])).await;
-            match next {
-                Ok(n @ 1..) => read.extend_from_slice(&piece[..n]),
-                Ok(0) | Err(_) => return,
+            let before = read.len();
+            read.resize(max.min(before + READ_BYTES), 0);
+            let next = poll_fn(|cx| self.poll_read(cx, &mut read[before..]));
+            let next = timeout_at(until, next).await;
+            let n = next.as_ref().map_or(0, |read| *read.as_ref().unwrap_or(&0));
+            read.truncate(before + n);
+            if n == 0 {
+                return (read, next.is_ok());
             }
         }
+        (read, true)
     }
 }
 

@@ -5,7 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::connection::Connection;
 use super::exchange::{Body, Rest};
@@ -33,6 +34,8 @@ pub(super) struct Idle {
     timeout: Duration,
     /// Whether the task runs that closes connections; it runs while there are any.
     sweeping: Cell<bool>,
+    /// Wakes it before its time.
+    sooner: Rc<Notify>,
 }
 
 impl Idle {
@@ -43,6 +46,7 @@ impl Idle {
             max,
             timeout,
             sweeping: Cell::new(false),
+            sooner: Rc::default(),
         })
     }
 
@@ -70,7 +74,9 @@ impl Idle {
             until: since + wait,
         });
         if !self.sweeping.replace(true) {
-            tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+            tokio::task::spawn_local(sweep(Rc::downgrade(self), Rc::clone(&self.sooner)));
+        } else if open {
+            self.sooner.notify_one();
         }
     }
 
@@ -112,11 +118,11 @@ impl Parked {
 
 /// Closes connections when their time is over; ends with the last one, or with its core's
 /// [`Idle`], which it does not keep alive.
-async fn sweep(idle: Weak<Idle>) {
+async fn sweep(idle: Weak<Idle>, sooner: Rc<Notify>) {
     while let Some(next) = idle
         .upgrade()
         .and_then(|idle| idle.close_expired(clock::now()))
     {
-        sleep_until(next).await;
+        let _ = timeout_at(next, sooner.notified()).await.is_ok();
     }
 }

@@ -176,10 +176,9 @@ impl Upstream {
             };
         }
         let mut body = Body::new(connection, answer);
-        let mut said = Vec::new();
         let until = deadline.min(clock::now() + REFUSAL_TIMEOUT);
-        let whole = timeout_at(until, body.read_up_to(REFUSAL_BYTES_MAX, &mut said)).await;
-        if whole.is_ok() {
+        let (said, in_time) = body.read_up_to(REFUSAL_BYTES_MAX, until).await;
+        if in_time {
             self.idle.park(provider, body);
         }
         Err(Failure::from_response(status, retry_after, &said))
@@ -200,12 +199,9 @@ impl Upstream {
             401 | 403 => return Err(Failure::from_response(status, retry_after, &[])),
             _ => return Ok(None),
         }
-        let mut list = Vec::new();
         let mut body = Body::new(connection, answer);
-        if timeout_at(deadline, body.read_up_to(MODELS_BYTES_MAX, &mut list))
-            .await
-            .is_err()
-        {
+        let (list, in_time) = body.read_up_to(MODELS_BYTES_MAX, deadline).await;
+        if !in_time {
             return Err(Failure::Silent);
         }
         Ok(lists_model(&list, &self.providers()[provider].model))
