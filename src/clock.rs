@@ -17,8 +17,9 @@ impl Clock {
     /// Wall time in milliseconds since 1970-01-01 UTC.
     pub fn wall_ms(self) -> i64 {
         match self {
-            Clock::System => i64::try_from(since_epoch().as_millis())
-                .expect("the year is below 292 million"),
+            Clock::System => {
+                i64::try_from(since_epoch().as_millis()).expect("the year is below 292 million")
+            }
             Clock::Manual(ms) => ms,
         }
     }

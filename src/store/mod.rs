@@ -1,1 +1,245 @@
-//! (being written)
+//! What outlives a request: chats and rate-limit windows ([`Sessions`]), secrets and, later, users
+//! ([`Accounts`]).
+//!
+//! [`Backend::start`] opens the files once per process, [`Backend::connect`] gives each core its
+//! handles. Behind the seam stands one thread that owns two SQLite files (`embedded`); nothing
+//! outside this folder knows SQL.
+
+mod accounts;
+mod chats;
+mod embedded;
+mod secrets;
+mod sessions;
+mod sqlite;
+mod windows;
+
+use std::fmt;
+
+use crate::config;
+
+pub use accounts::Accounts;
+pub use sessions::Sessions;
+
+/// Told what the operator should know: the event and its detail, which holds no secret. Called
+/// on the store's thread.
+pub type OnEvent = fn(event: &'static str, detail: String);
+
+/// The running store of this process.
+#[derive(Debug)]
+pub struct Backend {
+    embedded: embedded::Embedded,
+}
+
+impl Backend {
+    /// Opens the files, makes or migrates what is missing and starts the store's thread.
+    ///
+    /// # Errors
+    /// One clear line that names the file or folder and what is wrong with it.
+    pub fn start(settings: &config::Store, on_event: OnEvent) -> Result<Self, String> {
+        let embedded = embedded::Embedded::start(settings, on_event)?;
+        Ok(Self { embedded })
+    }
+
+    /// Handles for one core.
+    pub fn connect(&self) -> Stores {
+        Stores {
+            sessions: Sessions::Embedded(self.embedded.queue()),
+            accounts: Accounts::Sqlite {
+                queue: self.embedded.queue(),
+                hmac_key: self.embedded.hmac_key(),
+            },
+        }
+    }
+
+    /// Resolves when the store's thread has ended: after [`Backend::stop`], or because it
+    /// panicked, which should end the process with an error.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.embedded.ended()
+    }
+
+    /// Takes no further calls (they get [`StoreError::Unavailable`]), carries out what is queued,
+    /// empties the write-ahead logs and closes the files. Blocks, at most about ten seconds.
+    ///
+    /// # Errors
+    /// One line when the thread did not finish in time or had panicked.
+    pub fn stop(self) -> Result<(), String> {
+        self.embedded.stop()
+    }
+}
+
+/// One core's handles; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Chats and rate-limit windows.
+    pub sessions: Sessions,
+    /// Secrets and users.
+    pub accounts: Accounts,
+}
+
+/// Why a store gave no answer; the cause has been reported where it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreError {
+    /// The disk is full or broken, another process holds the file, or the store has stopped.
+    Unavailable,
+    /// No answer within `store.timeout_seconds`; a write may still be carried out.
+    TimedOut,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StoreError::Unavailable => "the store is unavailable",
+            StoreError::TimedOut => "the store did not answer in time",
+        })
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// What a chat is stored under: the SHA-256 of its `cc_app` cookie, so that whoever reads the
+/// file cannot continue anybody's chat.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChatKey([u8; 32]);
+
+impl ChatKey {
+    /// The key of this cookie value.
+    pub fn of(cookie: &str) -> Self {
+        Self(sha256(cookie.as_bytes()))
+    }
+}
+
+/// Not shown, not even hashed: keys have no place in a log.
+impl fmt::Debug for ChatKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChatKey")
+    }
+}
+
+/// Whose chat it is; nobody else can continue or reset it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// Whoever has the cookie and is not logged in.
+    Anonymous,
+    /// This user id.
+    User(i64),
+}
+
+impl Owner {
+    fn id(self) -> Option<i64> {
+        match self {
+            Owner::Anonymous => None,
+            Owner::User(id) => Some(id),
+        }
+    }
+}
+
+/// Random, changed by every reset: tells a save that its history is gone.
+pub type Generation = [u8; 16];
+
+/// A rate limit to count a hit against.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Window {
+    /// At most [`WINDOW_KEY_BYTES_MAX`] bytes.
+    key: Vec<u8>,
+    limit: u32,
+    length_ms: i64,
+}
+
+/// Longest key of a window as stored.
+pub const WINDOW_KEY_BYTES_MAX: usize = 64;
+
+impl Window {
+    /// `limit` hits in `length_ms` milliseconds for `key`; a key longer than
+    /// [`WINDOW_KEY_BYTES_MAX`] is replaced by its SHA-256.
+    pub fn new(key: &[u8], limit: u32, length_ms: i64) -> Self {
+        let key = if key.len() <= WINDOW_KEY_BYTES_MAX {
+            key.to_vec()
+        } else {
+            sha256(key).to_vec()
+        };
+        Self {
+            key,
+            limit,
+            length_ms,
+        }
+    }
+}
+
+/// The key holds a client's address.
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Window({} in {} ms)", self.limit, self.length_ms)
+    }
+}
+
+/// The answer to [`Sessions::begin_chat`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// Over the limit; the hit was not counted.
+    Limited {
+        /// Whole seconds until the window ends, at least 1.
+        retry_after_s: u32,
+    },
+    /// Within the limit; the hit was counted.
+    Ready {
+        /// The chat, if there is one of this owner that has not expired.
+        chat: Option<Found>,
+    },
+}
+
+/// A chat as stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Found {
+    /// To be given to [`Sessions::open_chat`] and [`Sessions::save_turn`].
+    pub generation: Generation,
+    /// One JSON message per line ([`crate::llm::history`]); empty after a reset.
+    pub messages: Vec<u8>,
+}
+
+/// Messages have no place in a log.
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Found({} bytes)", self.messages.len())
+    }
+}
+
+/// How much of a chat is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Exchanges (question and answer) kept when the history is cut back.
+    pub exchanges_max: usize,
+    /// Stored bytes; the oldest exchanges go first, whole.
+    pub bytes_max: usize,
+}
+
+/// A finished exchange, to be added to its chat.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// The chat it belongs to.
+    pub chat: ChatKey,
+    /// The generation the turn began with; under another one it is dropped.
+    pub generation: Generation,
+    /// Inside of a JSON string.
+    pub question_escaped: Vec<u8>,
+    /// Inside of a JSON string.
+    pub answer_escaped: Vec<u8>,
+    /// How much is kept.
+    pub limits: HistoryLimits,
+    /// How long the chat lives from now, milliseconds.
+    pub ttl_ms: i64,
+}
+
+/// Messages have no place in a log.
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Turn")
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest
+        .as_ref()
+        .try_into()
+        .expect("a SHA-256 digest has 32 bytes")
+}

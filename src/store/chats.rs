@@ -1,0 +1,262 @@
+//! Chats in SQL, and the session file as a whole: one method per call.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::sqlite::{File, Plan};
+use super::{Begun, ChatKey, Found, Generation, OnEvent, Owner, StoreError, Turn, Window, windows};
+use crate::{entropy, llm::history};
+
+/// Rows deleted at once to make room for a new one; more than one only after the maximum was
+/// lowered.
+pub(super) const EVICTED_MAX: i64 = 100;
+/// Rows of each kind deleted by one sweep, so that no call waits long for it.
+pub(super) const SWEPT_MAX: i64 = 25;
+/// How long an expired chat stays in the file, unseen: a chat that expires between its question
+/// and the provider's first word (`upstream.first_event_seconds`) must not lose its history.
+const GRACE_MS: i64 = 15 * 60 * 1000;
+
+const MIGRATIONS: &[&str] = &[include_str!(
+    "../../sql/sqlite/sessions/0001_chats_and_windows.sql"
+)];
+
+/// How many rows of each kind are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowLimits {
+    pub chats_max: i64,
+    pub windows_max: i64,
+}
+
+/// The session file.
+#[derive(Debug)]
+pub(super) struct SessionFile {
+    file: File,
+    limits: RowLimits,
+}
+
+impl SessionFile {
+    pub(super) fn open(
+        dir: &Path,
+        limits: RowLimits,
+        disk_bytes_max: i64,
+        busy: std::time::Duration,
+        on_event: OnEvent,
+    ) -> Result<Self, String> {
+        let plan = Plan {
+            name: "sessions.db",
+            migrations: MIGRATIONS,
+            synchronous: "NORMAL",
+            cache_kib: 256,
+            disk_bytes_max: Some(disk_bytes_max),
+            busy,
+        };
+        let file = File::open(dir, plan, on_event)?;
+        Ok(Self { file, limits })
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        now_ms: i64,
+        chat: Option<ChatKey>,
+        owner: Owner,
+        window: Option<&Window>,
+    ) -> Result<Begun, StoreError> {
+        if let Some(window) = window
+            && let Some(retry_after_s) = self.hit(now_ms, window)?
+        {
+            return Ok(Begun::Limited { retry_after_s });
+        }
+        let chat = match chat {
+            Some(key) => self.find(now_ms, key, owner)?,
+            None => None,
+        };
+        Ok(Begun::Ready { chat })
+    }
+
+    /// `Some(seconds)`: over the limit.
+    fn hit(&mut self, now_ms: i64, window: &Window) -> Result<Option<u32>, StoreError> {
+        // A flood is refused without a lock and without writing: hits only ever grow.
+        let standing = self.file.read(|file| windows::look(file, window, now_ms))?;
+        let refused = standing.retry_after_s(window, now_ms);
+        if refused.is_some() {
+            return Ok(refused);
+        }
+        let windows_max = self.limits.windows_max;
+        self.file.write(|file| {
+            // Again, because another process may have counted meanwhile.
+            let standing = windows::look(file, window, now_ms)?;
+            let refused = standing.retry_after_s(window, now_ms);
+            if refused.is_none() {
+                windows::count(file, window, &standing, windows_max)?;
+            }
+            Ok(refused)
+        })
+    }
+
+    fn find(
+        &mut self,
+        now_ms: i64,
+        key: ChatKey,
+        owner: Owner,
+    ) -> Result<Option<Found>, StoreError> {
+        let found = self.file.read(|file| {
+            file.prepare_cached(
+                "SELECT generation, messages FROM chats
+                 WHERE key = ?1 AND owner IS ?2 AND expires_ms > ?3",
+            )?
+            .query_row(params![key.0, owner.id(), now_ms], |row| {
+                Ok(Found {
+                    generation: row.get(0)?,
+                    messages: row.get(1)?,
+                })
+            })
+            .optional()
+        })?;
+        Ok(found.map(|found| Found {
+            messages: self.readable(found.messages),
+            ..found
+        }))
+    }
+
+    pub(super) fn open_chat(
+        &mut self,
+        expires_ms: i64,
+        key: ChatKey,
+        owner: Owner,
+        generation: Generation,
+        new: bool,
+    ) -> Result<(), StoreError> {
+        let chats_max = self.limits.chats_max;
+        self.file.write(|file| {
+            if new {
+                make_room(file, chats_max)?;
+            }
+            // A new one that exists was made by a call whose caller had given up waiting.
+            let sql = if new {
+                "INSERT INTO chats (key, owner, generation, expires_ms, messages)
+                 VALUES (?1, ?2, ?3, ?4, x'')
+                 ON CONFLICT (key) DO UPDATE SET expires_ms = excluded.expires_ms
+                 WHERE generation = excluded.generation AND owner IS excluded.owner"
+            } else {
+                "UPDATE chats SET expires_ms = ?4
+                 WHERE key = ?1 AND owner IS ?2 AND generation = ?3"
+            };
+            file.prepare_cached(sql)?.execute(params![
+                key.0,
+                owner.id(),
+                generation,
+                expires_ms
+            ])?;
+            Ok(())
+        })
+    }
+
+    pub(super) fn save(&mut self, now_ms: i64, turn: &Turn) -> Result<bool, StoreError> {
+        let (stored, was_readable) = self.file.write(|file| {
+            let messages: Option<Vec<u8>> = file
+                .prepare_cached("SELECT messages FROM chats WHERE key = ?1 AND generation = ?2")?
+                .query_row(params![turn.chat.0, turn.generation], |row| row.get(0))
+                .optional()?;
+            let Some(messages) = messages else {
+                return Ok((false, true));
+            };
+            let readable = history::check(&messages);
+            let messages = history::append(
+                if readable { &messages } else { &[] },
+                &turn.question_escaped,
+                &turn.answer_escaped,
+                turn.limits.exchanges_max,
+                turn.limits.bytes_max,
+            );
+            file.prepare_cached("UPDATE chats SET messages = ?2, expires_ms = ?3 WHERE key = ?1")?
+                .execute(params![
+                    turn.chat.0,
+                    messages,
+                    now_ms.saturating_add(turn.ttl_ms)
+                ])?;
+            Ok((true, readable))
+        })?;
+        if !was_readable {
+            self.file.report(UNREADABLE);
+        }
+        Ok(stored)
+    }
+
+    pub(super) fn reset(&mut self, key: ChatKey, owner: Owner) -> Result<(), StoreError> {
+        let generation: Generation = entropy::bytes();
+        self.file.write(|file| {
+            file.prepare_cached(
+                "UPDATE chats SET messages = x'', generation = ?3 WHERE key = ?1 AND owner IS ?2",
+            )?
+            .execute(params![key.0, owner.id(), generation])?;
+            Ok(())
+        })
+    }
+
+    pub(super) fn ping(&mut self) -> Result<(), StoreError> {
+        self.file.read(|file| {
+            file.prepare_cached("SELECT chats FROM totals")?
+                .query_row([], |_| Ok(()))
+        })
+    }
+
+    /// Deletes a few rows that have expired. Whether there may be more.
+    pub(super) fn sweep(&mut self, now_ms: i64) -> bool {
+        let chats_before_ms = now_ms.saturating_sub(GRACE_MS);
+        // Looking first keeps an idle process from taking the write lock for nothing.
+        let due = self.file.read(|file| {
+            file.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM chats WHERE expires_ms <= ?1)
+                     OR EXISTS (SELECT 1 FROM windows WHERE ends_ms <= ?2)",
+            )?
+            .query_row([chats_before_ms, now_ms], |row| row.get(0))
+        });
+        if due != Ok(true) {
+            return false;
+        }
+        let swept = self.file.write(|file| {
+            let chats = delete_expired(file, chats_before_ms, SWEPT_MAX)?;
+            let windows = windows::sweep(file, now_ms, SWEPT_MAX)?;
+            Ok(chats.max(windows) >= SWEPT_MAX as usize)
+        });
+        swept == Ok(true)
+    }
+
+    pub(super) fn checkpoint(&mut self) {
+        self.file.checkpoint();
+    }
+
+    /// A history that does not parse counts as empty.
+    fn readable(&self, messages: Vec<u8>) -> Vec<u8> {
+        if history::check(&messages) {
+            return messages;
+        }
+        self.file.report(UNREADABLE);
+        Vec::new()
+    }
+}
+
+/// The event of a stored history that does not parse.
+const UNREADABLE: &str = "stored history unreadable, taken as empty";
+
+fn make_room(connection: &Connection, chats_max: i64) -> rusqlite::Result<()> {
+    let chats: i64 = connection
+        .prepare_cached("SELECT chats FROM totals")?
+        .query_row([], |row| row.get(0))?;
+    let excess = (chats + 1).saturating_sub(chats_max);
+    if excess > 0 {
+        delete_expired(connection, i64::MAX, excess.min(EVICTED_MAX))?;
+    }
+    Ok(())
+}
+
+/// Those first that expire first.
+fn delete_expired(connection: &Connection, now_ms: i64, rows_max: i64) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(
+            "DELETE FROM chats WHERE rowid IN
+             (SELECT rowid FROM chats WHERE expires_ms <= ?1 ORDER BY expires_ms LIMIT ?2)",
+        )?
+        .execute(params![now_ms, rows_max])
+}

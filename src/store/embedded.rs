@@ -1,0 +1,312 @@
+//! The store's thread: it alone owns the two files, and takes calls from a bounded queue.
+//!
+//! An answer is sent after its commit, so what was answered survives a `kill -9`. A caller waits
+//! `store.timeout_seconds` for room in the queue and the answer together; a write that it gave up
+//! on is carried out all the same, a read is skipped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::chats::{RowLimits, SessionFile};
+use super::secrets::AccountFile;
+use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, sqlite};
+use crate::clock::{self, Clock};
+use crate::config;
+
+/// Pause between sweeps: 4 × 25 rows of each kind a second while there are expired ones.
+const SWEEP_PAUSE: Duration = Duration::from_millis(250);
+const SWEEP_PAUSE_IDLE: Duration = Duration::from_secs(1);
+/// How long [`Embedded::stop`] waits for the thread.
+const STOP_MAX: Duration = Duration::from_secs(10);
+/// Least time a write waits for another process; at least twice the callers' own patience, so
+/// that a turn is stored although nobody waits for it any more.
+const BUSY_MIN: Duration = Duration::from_secs(5);
+
+/// Where an answer goes; the receiving end is dropped when the caller gives up.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// Everything that can be asked of the store.
+#[derive(Debug)]
+pub(super) enum Call {
+    BeginChat {
+        now_ms: i64,
+        chat: Option<ChatKey>,
+        owner: Owner,
+        window: Option<Window>,
+        reply: Reply<Begun>,
+    },
+    OpenChat {
+        expires_ms: i64,
+        chat: ChatKey,
+        owner: Owner,
+        generation: Generation,
+        new: bool,
+        reply: Reply<()>,
+    },
+    SaveTurn {
+        now_ms: i64,
+        turn: Turn,
+        reply: Reply<bool>,
+    },
+    ResetChat {
+        chat: ChatKey,
+        owner: Owner,
+        reply: Reply<()>,
+    },
+    PingSessions {
+        reply: Reply<()>,
+    },
+    PingAccounts {
+        reply: Reply<()>,
+    },
+}
+
+impl Call {
+    /// A read whose caller has gone; a write is never moot.
+    fn is_moot(&self) -> bool {
+        match self {
+            Call::BeginChat {
+                window: None,
+                reply,
+                ..
+            } => reply.is_closed(),
+            Call::PingSessions { reply } | Call::PingAccounts { reply } => reply.is_closed(),
+            Call::BeginChat { .. }
+            | Call::OpenChat { .. }
+            | Call::SaveTurn { .. }
+            | Call::ResetChat { .. } => false,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Message {
+    /// The permit is this call's place in the queue.
+    Call(Call, OwnedSemaphorePermit),
+    Stop,
+}
+
+/// The way to the thread; cheap to clone.
+#[derive(Clone)]
+pub struct Queue {
+    /// Free places. The channel itself has no bound, so whoever sends must hold a place.
+    places: Arc<Semaphore>,
+    sender: Sender<Message>,
+    timeout: Duration,
+}
+
+impl Queue {
+    /// Makes a call and waits for its answer.
+    pub(super) async fn call<T>(
+        &self,
+        make: impl FnOnce(Reply<T>) -> Call,
+    ) -> Result<T, StoreError> {
+        let deadline = clock::now() + self.timeout;
+        let answered = async {
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            // Closed: the store is stopping.
+            let place = place.map_err(|_| StoreError::Unavailable)?;
+            let (reply, answer) = oneshot::channel();
+            // Both ends below go away with the thread.
+            self.sender
+                .send(Message::Call(make(reply), place))
+                .map_err(|_| StoreError::Unavailable)?;
+            answer.await.map_err(|_| StoreError::Unavailable)?
+        };
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(StoreError::TimedOut),
+        }
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Queue({} places free)", self.places.available_permits())
+    }
+}
+
+/// The thread, seen from outside.
+#[derive(Debug)]
+pub(super) struct Embedded {
+    queue: Queue,
+    hmac_key: Arc<[u8; 32]>,
+    thread: JoinHandle<()>,
+    /// Disconnected when the thread has ended, however.
+    done: Receiver<()>,
+    /// The same for asynchronous waiting.
+    ended: watch::Receiver<()>,
+}
+
+impl Embedded {
+    pub(super) fn start(settings: &config::Store, on_event: OnEvent) -> Result<Self, String> {
+        sqlite::make_folder(&settings.dir)?;
+        let busy = BUSY_MIN.max(settings.timeout * 2);
+        let (accounts, hmac_key) = AccountFile::open(&settings.dir, busy, on_event)?;
+        let limits = RowLimits {
+            chats_max: settings.chats_max.try_into().unwrap_or(i64::MAX),
+            windows_max: settings.windows_max.try_into().unwrap_or(i64::MAX),
+        };
+        let bytes_max = settings.disk_bytes_max.try_into().unwrap_or(i64::MAX);
+        let sessions = SessionFile::open(&settings.dir, limits, bytes_max, busy, on_event)?;
+
+        let (sender, calls) = mpsc::channel();
+        let (alive, ended) = watch::channel(());
+        let (running, done) = mpsc::channel();
+        let places = Arc::new(Semaphore::new(settings.queue_max));
+        let worker = Worker {
+            calls,
+            places: Arc::clone(&places),
+            places_max: settings.queue_max,
+            sessions,
+            accounts,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                // Dropped last, also when the thread panics: only then is it known to have ended.
+                let _ends = (alive, running);
+                worker.run();
+            })
+            .map_err(|error| format!("cannot start the store's thread: {error}"))?;
+        Ok(Self {
+            queue: Queue {
+                places,
+                sender,
+                timeout: settings.timeout,
+            },
+            hmac_key: Arc::new(hmac_key),
+            thread,
+            done,
+            ended,
+        })
+    }
+
+    pub(super) fn queue(&self) -> Queue {
+        self.queue.clone()
+    }
+
+    pub(super) fn hmac_key(&self) -> Arc<[u8; 32]> {
+        Arc::clone(&self.hmac_key)
+    }
+
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
+        // Nothing is ever sent: it changes only by being closed.
+        async move { while ended.changed().await.is_ok() {} }
+    }
+
+    pub(super) fn stop(self) -> Result<(), String> {
+        self.queue.places.close();
+        // Fails if the thread has gone; joining tells how.
+        drop(self.queue.sender.send(Message::Stop));
+        match self.done.recv_timeout(STOP_MAX) {
+            Err(RecvTimeoutError::Timeout) => Err(format!(
+                "the store did not finish within {} s",
+                STOP_MAX.as_secs()
+            )),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => self
+                .thread
+                .join()
+                .map_err(|_| "the store's thread panicked".to_owned()),
+        }
+    }
+}
+
+/// The thread, seen from inside.
+struct Worker {
+    calls: Receiver<Message>,
+    places: Arc<Semaphore>,
+    places_max: usize,
+    sessions: SessionFile,
+    accounts: AccountFile,
+}
+
+impl Worker {
+    /// Ends when told to, or when nobody is left to call.
+    fn run(mut self) {
+        let mut sweep_at = clock::now();
+        loop {
+            let wait = sweep_at.saturating_duration_since(clock::now());
+            match self.calls.recv_timeout(wait) {
+                Ok(Message::Call(call, place)) => self.take(call, place),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if clock::now() >= sweep_at {
+                let more = self.sessions.sweep(Clock::System.wall_ms());
+                let pause = if more { SWEEP_PAUSE } else { SWEEP_PAUSE_IDLE };
+                sweep_at = clock::now() + pause;
+            }
+        }
+        self.drain();
+        self.sessions.checkpoint();
+        self.accounts.checkpoint();
+    }
+
+    /// Places are no longer given out; those that are taken are calls in the queue, or about to be.
+    fn drain(&mut self) {
+        while self.places.available_permits() < self.places_max {
+            match self.calls.recv_timeout(Duration::from_millis(1)) {
+                Ok(Message::Call(call, place)) => self.take(call, place),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, call: Call, place: OwnedSemaphorePermit) {
+        drop(place);
+        if !call.is_moot() {
+            self.carry_out(call);
+        }
+    }
+
+    fn carry_out(&mut self, call: Call) {
+        match call {
+            Call::BeginChat {
+                now_ms,
+                chat,
+                owner,
+                window,
+                reply,
+            } => {
+                let begun = self.sessions.begin(now_ms, chat, owner, window.as_ref());
+                answer(reply, begun);
+            }
+            Call::OpenChat {
+                expires_ms,
+                chat,
+                owner,
+                generation,
+                new,
+                reply,
+            } => {
+                let opened = self
+                    .sessions
+                    .open_chat(expires_ms, chat, owner, generation, new);
+                answer(reply, opened);
+            }
+            Call::SaveTurn {
+                now_ms,
+                turn,
+                reply,
+            } => answer(reply, self.sessions.save(now_ms, &turn)),
+            Call::ResetChat { chat, owner, reply } => {
+                answer(reply, self.sessions.reset(chat, owner));
+            }
+            Call::PingSessions { reply } => answer(reply, self.sessions.ping()),
+            Call::PingAccounts { reply } => answer(reply, self.accounts.ping()),
+        }
+    }
+}
+
+/// A caller that gave up meanwhile has dropped its end, and the answer with it.
+fn answer<T>(reply: Reply<T>, outcome: Result<T, StoreError>) {
+    drop(reply.send(outcome));
+}

@@ -1,0 +1,296 @@
+//! One SQLite file: opening it, migrating it, and the two ways of using it, [`File::read`] and
+//! [`File::write`], which turn every failure into one report and [`StoreError::Unavailable`].
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use tokio::time::Instant;
+
+use super::{OnEvent, StoreError};
+use crate::clock;
+
+/// Bytes of a database page; SQLite's own default, stated because `disk_bytes_max` counts in it.
+const PAGE_BYTES: i64 = 4096;
+/// Pages in the write-ahead log at which a commit copies them into the file (about 4 MiB).
+const WAL_PAGES_MAX: i64 = 1000;
+/// Prepared statements kept per file; more than there are.
+const STATEMENTS_MAX: usize = 32;
+/// A failure ends with the first success this long after the last one: on a full disk small
+/// writes go on succeeding between the failures, and the log must not hold a pair for each.
+const RECOVERED_AFTER: Duration = Duration::from_secs(5);
+/// How long two processes that start together wait for each other to switch on the log.
+const WAL_SWITCH_TRIES: u32 = 100;
+const WAL_SWITCH_PAUSE: Duration = Duration::from_millis(20);
+
+/// What distinguishes one file from the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    /// Its name in the data folder.
+    pub name: &'static str,
+    /// In order; `user_version` is how many of them have been applied.
+    pub migrations: &'static [&'static str],
+    /// `FULL`: what was committed survives a power cut; `NORMAL`: it survives the process.
+    pub synchronous: &'static str,
+    /// Page cache in KiB.
+    pub cache_kib: i64,
+    /// Bytes the file may grow to.
+    pub disk_bytes_max: Option<i64>,
+    /// How long a call waits while another process writes.
+    pub busy: Duration,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct File {
+    connection: Connection,
+    health: Health,
+}
+
+impl File {
+    /// Opens the file, makes it if it is missing, migrates it. Err: one line that names it.
+    pub(super) fn open(dir: &Path, plan: Plan, on_event: OnEvent) -> Result<Self, String> {
+        let path = dir.join(plan.name);
+        let connection = connect(&path, &plan)
+            .and_then(|mut connection| {
+                migrate(&mut connection, plan.migrations)?;
+                Ok(connection)
+            })
+            .map_err(|why| format!("{}: {why}", path.display()))?;
+        let health = Health {
+            name: plan.name,
+            on_event,
+            failed_at: None,
+        };
+        Ok(Self { connection, health })
+    }
+
+    /// Reads; each statement sees the latest commit of any process.
+    pub(super) fn read<T>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        work(&self.connection).map_err(|error| self.health.failed(clock::now(), &error))
+    }
+
+    /// Reads and writes in one transaction that no other process can come between. When this
+    /// returns, a kill of this process loses nothing of it.
+    pub(super) fn write<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let outcome = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .and_then(|transaction| {
+                let value = work(&transaction)?;
+                transaction.commit()?;
+                Ok(value)
+            });
+        match outcome {
+            Ok(value) => {
+                self.health.wrote(clock::now());
+                Ok(value)
+            }
+            Err(error) => Err(self.health.failed(clock::now(), &error)),
+        }
+    }
+
+    /// Copies the write-ahead log into the file and empties it, unless another process is using
+    /// it; the last process to close the file does this anyway.
+    pub(super) fn checkpoint(&mut self) {
+        let outcome = self
+            .connection
+            .busy_timeout(Duration::from_millis(200))
+            .and_then(|()| {
+                self.connection
+                    .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            });
+        if let Err(error) = outcome {
+            self.health.failed(clock::now(), &error);
+        }
+    }
+
+    /// Reports something about this file that is not a failure of a call.
+    pub(super) fn report(&self, event: &'static str) {
+        (self.health.on_event)(event, self.health.name.to_owned());
+    }
+}
+
+/// Makes the data folder, for this user only, unless it exists.
+pub(super) fn make_folder(dir: &Path) -> Result<(), String> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| format!("{}: cannot make this folder: {error}", dir.display()))
+}
+
+/// Whether a file's writes succeed, to report each change once.
+#[derive(Debug)]
+struct Health {
+    name: &'static str,
+    on_event: OnEvent,
+    failed_at: Option<Instant>,
+}
+
+impl Health {
+    fn failed(&mut self, now: Instant, error: &rusqlite::Error) -> StoreError {
+        if self.failed_at.replace(now).is_none() {
+            // Bound values are no part of these texts.
+            (self.on_event)("store failed", format!("{}: {error}", self.name));
+        }
+        StoreError::Unavailable
+    }
+
+    fn wrote(&mut self, now: Instant) {
+        if self
+            .failed_at
+            .is_some_and(|failed_at| now.duration_since(failed_at) >= RECOVERED_AFTER)
+        {
+            self.failed_at = None;
+            (self.on_event)("store recovered", self.name.to_owned());
+        }
+    }
+}
+
+fn connect(path: &Path, plan: &Plan) -> Result<Connection, String> {
+    // SQLite would make the file readable for everybody; its logs take the file's mode.
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| format!("cannot open for writing: {error}"))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| explain(&error))?;
+    set_up(&connection, plan).map_err(|error| explain(&error))?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection, plan: &Plan) -> rusqlite::Result<()> {
+    connection.busy_timeout(plan.busy)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    connection.pragma_update(None, "cache_size", -plan.cache_kib)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    switch_to_wal(connection)?;
+    connection.pragma_update(None, "synchronous", plan.synchronous)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
+    let log_bytes = WAL_PAGES_MAX * PAGE_BYTES;
+    connection.pragma_update(None, "journal_size_limit", log_bytes)?;
+    if let Some(bytes) = plan.disk_bytes_max {
+        connection.pragma_update(None, "max_page_count", (bytes / PAGE_BYTES).max(1))?;
+    }
+    Ok(())
+}
+
+/// Write-ahead logging is a property of the file, so this matters once in its life. SQLite does
+/// not wait here for another process that does the same, so we do.
+fn switch_to_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let mut tries = WAL_SWITCH_TRIES;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(error) if is_busy(&error) && tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(WAL_SWITCH_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
+/// Applies what is missing; in one transaction, so that two processes that start together and a
+/// process that is killed half-way do no harm.
+fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), String> {
+    let known = migrations.len();
+    let outcome = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .and_then(|transaction| {
+            let version: i64 =
+                transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let applied = usize::try_from(version).unwrap_or(0);
+            if let Some(missing) = migrations.get(applied..)
+                && !missing.is_empty()
+            {
+                for migration in missing {
+                    transaction.execute_batch(migration)?;
+                }
+                transaction.pragma_update(None, "user_version", known as i64)?;
+            }
+            transaction.commit()?;
+            Ok(applied)
+        });
+    match outcome {
+        Ok(version) if version > known => Err(format!(
+            "made by a newer cloudchat (schema {version}, this one knows {known}); \
+             start the newer one, or choose another data folder"
+        )),
+        Ok(_) => Ok(()),
+        Err(error) => Err(explain(&error)),
+    }
+}
+
+fn explain(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            format!("damaged or no database ({error}); move it away or restore it")
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            format!("cannot be written ({error})")
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            format!("another program holds it locked ({error})")
+        }
+        Some(ErrorCode::DiskFull) => format!("no room ({error}); see store.disk_bytes_max"),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    static REPORTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    #[test]
+    fn a_failure_and_its_end_are_reported_once_each() {
+        let mut health = Health {
+            name: "x.db",
+            on_event: |event, detail| {
+                let line = format!("{event}: {detail}");
+                REPORTS.lock().unwrap().push(line);
+            },
+            failed_at: None,
+        };
+        let (start, error) = (clock::now(), rusqlite::Error::InvalidQuery);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        health.wrote(at(0));
+        health.failed(at(1), &error);
+        health.wrote(at(2));
+        health.failed(at(3), &error);
+        health.wrote(at(7));
+        health.wrote(at(8));
+        health.wrote(at(9));
+        health.failed(at(10), &error);
+        let reports = REPORTS.lock().unwrap();
+        let events: Vec<&str> = reports.iter().filter_map(|line| line.get(..9)).collect();
+        assert_eq!(
+            events,
+            ["store fai", "store rec", "store fai"],
+            "{reports:?}"
+        );
+    }
+}
