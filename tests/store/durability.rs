@@ -8,7 +8,7 @@ use std::time::Duration;
 use cloudchat::store::{Backend, Begun, Sessions, StoreError, Window};
 
 use super::ME;
-use super::support::{HOUR, Open, T0, found, key, ready, settings, text, turn};
+use super::support::{HOUR, Open, T0, found, key, settings, text, turn};
 
 #[tokio::test]
 async fn everything_outlives_the_process_and_the_key_stays() {
@@ -308,6 +308,27 @@ fn the_data_folder_is_made_for_this_user_only() {
     let mode = std::fs::metadata(&dir).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     backend.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_thread_that_dies_is_noticed_by_all() {
+    let folder = tempfile::tempdir().unwrap();
+    // The thread reports an unreadable history, and the report panics.
+    let backend = Backend::start(&settings(folder.path()), |_, _| panic!("on purpose")).unwrap();
+    let store = backend.connect().sessions;
+    store
+        .open_chat(T0, key(1), ME, [1; 16], HOUR, true)
+        .await
+        .unwrap();
+    let file = rusqlite::Connection::open(folder.path().join("sessions.db")).unwrap();
+    file.execute("UPDATE chats SET messages = x'ff'", [])
+        .unwrap();
+    let begun = store.begin_chat(T0, Some(key(1)), ME, None).await;
+    assert_eq!(begun, Err(StoreError::Unavailable));
+    backend.ended().await;
+    assert_eq!(store.ping().await, Err(StoreError::Unavailable));
+    let why = backend.stop().expect_err("it panicked");
+    assert_eq!(why, "the store's thread panicked");
 }
 
 #[test]
