@@ -1,230 +1,16 @@
-//! The memory sum: from `limits.memory` to every limit of the process, row by row.
-//!
-//! A row is a number of buffers, the bytes of each, and who owns them. What is shared or fixed is
-//! taken off first; the rest is divided among streams and the connections that carry them. The
-//! rows never add up to more than the memory, so a process that keeps to the limits keeps to the
-//! sum; meeting a limit is an ordinary answer (413, 429, 503).
+//! The sum itself: what is fixed, what grows with the memory, and how many streams fit in the rest.
 
-use std::fmt;
-use std::sync::Arc;
-
+use super::{
+    Budget, CALL_BYTES, CONNECTION_BYTES, IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX,
+    PROVIDER_BYTES, Row, SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES, STREAMS_MIN, TLS_BYTES,
+    WORKER_BYTES,
+};
 use crate::config::Config;
-use crate::limits::{CARRY_BYTES_MAX, EVENT_BYTES_MAX, PIECE_BYTES_MAX, Pool, READ_BYTES};
-
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
-
-/// Resident bytes of a server that has nothing to do: binary, runtimes, SQLite and its caches.
-pub const IDLE_BYTES: usize = 8 * MIB;
-/// Per worker: scratch for reading and for transcoded lines, both runtimes' queues and timers.
-pub const WORKER_BYTES: usize = 64 * KIB;
-/// A call in the store's queue, without the texts it carries (those are in the pools below).
-pub const CALL_BYTES: usize = 2 * KIB;
-/// An event longer than a stream's carry: the event as collected, and as transcoded.
-pub const LONG_LINE_BYTES: usize = 2 * EVENT_BYTES_MAX;
-/// Most long lines at once, however much memory there is: they are rare.
-pub const LONG_LINES_MAX: usize = 4;
-/// An open client connection: hyper's read and write buffers and its task (measured: 10.8 KiB).
-pub const CONNECTION_BYTES: usize = 11 * KIB;
-/// Connections beyond those that carry streams (a quarter more), for short requests.
-pub const SPARE_CONNECTIONS: usize = 64;
-/// A connection to a provider without TLS.
-pub const PROVIDER_BYTES: usize = 2 * KIB;
-/// What TLS adds to a connection: session state, and a record (16 KiB) that is not yet whole.
-pub const TLS_BYTES: usize = 17 * KIB;
-/// Bytes of its answer that each stream may remember whatever the others do; what goes beyond
-/// comes from the pool of answers.
-pub const ANSWER_BYTES_FIRST: usize = 4 * KIB;
-/// A stream: provider connection, body state, the answer's first bytes, and a cut event.
-pub const STREAM_BYTES: usize =
-    PROVIDER_BYTES + 2 * KIB + ANSWER_BYTES_FIRST + CARRY_BYTES_MAX.next_multiple_of(KIB);
-/// hyper's write buffer, grown because the client does not read.
-pub const STALLED_BYTES: usize = 8 * KIB;
-/// A server for fewer streams than this is a mistake in the configuration.
-pub const STREAMS_MIN: usize = 16;
-
-// Otherwise a worker's share would not hold its two scratch buffers.
-const _: () = assert!(READ_BYTES + 2 * PIECE_BYTES_MAX <= WORKER_BYTES / 2);
-
-/// One line of the sum.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// What is held.
-    pub what: &'static str,
-    /// How many of them at most.
-    pub count: usize,
-    /// Bytes of each.
-    pub bytes_each: usize,
-    /// Who owns them, and why as many.
-    pub why: &'static str,
-}
-
-impl Row {
-    /// Bytes of all together.
-    pub fn bytes(&self) -> usize {
-        self.count * self.bytes_each
-    }
-}
-
-/// The sum and the limits that follow from it. Limits are for the whole process.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    /// `limits.memory` in bytes.
-    pub memory: usize,
-    /// What the memory is for; adds up to no more than `memory`.
-    pub rows: Vec<Row>,
-    /// Streams running at once.
-    pub streams_max: usize,
-    /// Client connections open at once.
-    pub connections_max: usize,
-    /// Bytes of prompts and of histories in flight.
-    pub prompt_bytes_max: usize,
-    /// Bytes of request bodies being read or handled.
-    pub body_bytes_max: usize,
-    /// Bytes of answers beyond each stream's [`ANSWER_BYTES_FIRST`].
-    pub answer_bytes_max_total: usize,
-    /// Events at once that are longer than a stream's carry.
-    pub long_lines_max: usize,
-    /// Streams at once whose client does not read.
-    pub stalled_max: usize,
-    /// File descriptors that all of this takes, with some for files.
-    pub files_max: usize,
-}
-
-/// The counters that hold the process to a [`Budget`]; one set per process, shared by the cores.
-#[derive(Debug, Clone)]
-pub struct Pools {
-    /// Client connections.
-    pub connections: Arc<Pool>,
-    /// Streams.
-    pub streams: Arc<Pool>,
-    /// Bytes of prompts and histories in flight.
-    pub prompts: Arc<Pool>,
-    /// Bytes of request bodies.
-    pub bodies: Arc<Pool>,
-    /// Bytes of answers beyond each stream's first ones.
-    pub answers: Arc<Pool>,
-    /// Long lines.
-    pub long_lines: Arc<Pool>,
-    /// Streams whose client does not read.
-    pub stalled: Arc<Pool>,
-}
-
-impl Budget {
-    /// Derives all limits from the configured memory.
-    ///
-    /// # Errors
-    /// One line that names `limits.memory` and the least it can be.
-    pub fn new(config: &Config) -> Result<Self, String> {
-        let needs = Needs::of(config);
-        needs.budget(config.memory).ok_or_else(|| {
-            // Ends: with enough memory every need is met.
-            let least = (1..)
-                .find(|mib| needs.budget(mib * MIB).is_some())
-                .expect("some amount of memory is enough");
-            format!(
-                "limits.memory: {} bytes are too few for {STREAMS_MIN} streams with {} workers; \
-                 at least \"{least}M\" is needed",
-                config.memory, needs.workers
-            )
-        })
-    }
-
-    /// A fresh set of counters with these limits.
-    pub fn pools(&self) -> Pools {
-        Pools {
-            connections: Pool::new(self.connections_max),
-            streams: Pool::new(self.streams_max),
-            prompts: Pool::new(self.prompt_bytes_max),
-            bodies: Pool::new(self.body_bytes_max),
-            answers: Pool::new(self.answer_bytes_max_total),
-            long_lines: Pool::new(self.long_lines_max),
-            stalled: Pool::new(self.stalled_max),
-        }
-    }
-
-    /// Bytes of the memory that no row uses.
-    pub fn remainder(&self) -> usize {
-        self.memory - self.rows.iter().map(Row::bytes).sum::<usize>()
-    }
-
-    /// The sum and the limits as a text to read.
-    pub fn table(&self) -> String {
-        self.to_string()
-    }
-
-    fn limits(&self) -> [(&'static str, usize, &'static str); 8] {
-        [
-            ("streams_max", self.streams_max, "chats answered at once"),
-            (
-                "connections_max",
-                self.connections_max,
-                "client connections",
-            ),
-            (
-                "prompt_bytes_max",
-                self.prompt_bytes_max,
-                "prompts in flight",
-            ),
-            ("body_bytes_max", self.body_bytes_max, "request bodies"),
-            (
-                "answer_bytes_max_total",
-                self.answer_bytes_max_total,
-                "answers beyond 4 KiB each",
-            ),
-            ("long_lines_max", self.long_lines_max, "long events at once"),
-            (
-                "stalled_max",
-                self.stalled_max,
-                "streams whose client does not read",
-            ),
-            ("files_max", self.files_max, "file descriptors needed"),
-        ]
-    }
-}
-
-impl fmt::Display for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |what: &str, count: &str, each: &str, all: usize, why: &str| {
-            let all = grouped(all);
-            writeln!(f, "  {what:<26}{count:>11}{each:>13}{all:>15}  {why}")
-        };
-        line(
-            "memory",
-            "count",
-            "bytes each",
-            self.memory,
-            "limits.memory",
-        )?;
-        for row in &self.rows {
-            let (count, each) = (grouped(row.count), grouped(row.bytes_each));
-            line(row.what, &count, &each, row.bytes(), row.why)?;
-        }
-        line("remainder", "", "", self.remainder(), "not used by any row")?;
-        for (name, limit, what) in self.limits() {
-            writeln!(f, "  {name:<26}{:>39}  {what}", grouped(limit))?;
-        }
-        Ok(())
-    }
-}
-
-/// A number with a comma between groups of three digits.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
 
 /// What the sum depends on besides the memory.
 #[derive(Debug, Clone)]
-struct Needs {
-    workers: usize,
+pub(super) struct Needs {
+    pub(super) workers: usize,
     calls: usize,
     /// Idle provider connections, and the bytes of all of them.
     idle_connections: usize,
@@ -237,7 +23,7 @@ struct Needs {
 }
 
 impl Needs {
-    fn of(config: &Config) -> Self {
+    pub(super) fn of(config: &Config) -> Self {
         let tls_bytes = if config.providers.iter().any(|provider| provider.tls) {
             TLS_BYTES
         } else {
@@ -266,7 +52,7 @@ impl Needs {
     }
 
     /// The budget, or `None` if the memory is too small.
-    fn budget(&self, memory: usize) -> Option<Budget> {
+    pub(super) fn budget(&self, memory: usize) -> Option<Budget> {
         let mut sum = Sum {
             rows: Vec::new(),
             left: memory,
@@ -431,6 +217,7 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{KIB, MIB};
 
     fn needs(workers: usize, tls: bool) -> Needs {
         let tls_bytes = if tls { TLS_BYTES } else { 0 };
@@ -496,21 +283,6 @@ mod tests {
             }
             assert!(before.is_some(), "1G is enough for {workers} workers");
         }
-    }
-
-    #[test]
-    fn the_table_shows_every_row_and_limit() {
-        let budget = needs(2, true).budget(64 * MIB).expect("64M is enough");
-        let table = budget.table();
-        for row in &budget.rows {
-            assert!(table.contains(row.what) && table.contains(&grouped(row.bytes())));
-        }
-        for (name, limit, _) in budget.limits() {
-            assert!(table.contains(name) && table.contains(&grouped(limit)));
-        }
-        assert!(table.contains(&grouped(budget.remainder())));
-        assert_eq!((grouped(0), grouped(999)), ("0".into(), "999".into()));
-        assert_eq!(grouped(67_108_864), "67,108,864");
     }
 
     #[test]
