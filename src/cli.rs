@@ -1,1 +1,204 @@
-//! (being written)
+//! The command line: one variant, one arm, one `run` per command.
+//!
+//! Exit codes: 0, 1 for a failure while running, 2 for wrong arguments or configuration.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::budget::Budget;
+use crate::config::{self, Config, Provider, Sources};
+use crate::demo::{self, DemoArgs};
+use crate::{log, serve};
+
+#[derive(Parser)]
+#[command(name = "cloudchat", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(Settings),
+    /// Tell whether a configuration would start, and print the memory sum and every limit
+    Check(Settings),
+    /// Print a configuration file with every key, its default and why it is there
+    ExampleConfig,
+    /// Run the server with a simulated model: nothing to configure, nothing to install
+    Demo(Place),
+}
+
+#[derive(Args)]
+struct Settings {
+    /// Configuration file; without it: defaults and environment variables
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+struct Place {
+    /// Where to listen: host:port or unix:/path; may be repeated; replaces the file's list
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// Folder for the stored data
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Why a command ended early: the lines to print.
+enum Failure {
+    /// Wrong arguments or configuration.
+    Mistakes(Vec<String>),
+    /// Something failed while running.
+    Stopped(String),
+}
+
+/// Runs the command that `args` (the program's name first) ask for.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" too, with the code 0, and go to stdout.
+            let printed = error.print().is_ok();
+            return if error.exit_code() == 0 && printed {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(2)
+            };
+        }
+    };
+    let result = match cli.command {
+        Command::Serve(settings) => run_serve(&settings),
+        Command::Check(settings) => run_check(&settings),
+        Command::ExampleConfig => print(config::EXAMPLE),
+        Command::Demo(place) => run_demo(place),
+    };
+    let (lines, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Stopped(line)) => (vec![line], 1),
+        Err(Failure::Mistakes(lines)) => (lines, 2),
+    };
+    for line in lines {
+        // With stderr closed too, the exit code alone must tell.
+        writeln!(io::stderr(), "cloudchat: {line}").unwrap_or_default();
+    }
+    ExitCode::from(code)
+}
+
+fn run_serve(settings: &Settings) -> Result<(), Failure> {
+    let (config, budget) = load(settings)?;
+    log::init(config.log.format, config.log.journal);
+    for warning in &config.warnings {
+        log::warn("configuration", &[("warning", warning.into())]);
+    }
+    serve::run(config, budget).map_err(Failure::Stopped)
+}
+
+fn run_check(settings: &Settings) -> Result<(), Failure> {
+    let (config, budget) = load(settings)?;
+    print(&report(&config, &budget))
+}
+
+fn run_demo(place: Place) -> Result<(), Failure> {
+    // The demo has a configuration of its own; this finds wrong arguments before it starts.
+    Config::load(Sources {
+        listen: &place.listen,
+        data_dir: place.data_dir.as_deref(),
+        ..Sources::default()
+    })
+    .map_err(Failure::Mistakes)?;
+    demo::run(DemoArgs {
+        listen: place.listen,
+        data_dir: place.data_dir,
+    })
+    .map_err(Failure::Stopped)
+}
+
+fn load(settings: &Settings) -> Result<(Config, Budget), Failure> {
+    let config = Config::load(Sources {
+        file: settings.config.as_deref(),
+        env: &config::environment,
+        listen: &settings.place.listen,
+        data_dir: settings.place.data_dir.as_deref(),
+    })
+    .map_err(Failure::Mistakes)?;
+    let budget = Budget::new(&config).map_err(|mistake| {
+        let file = settings.config.as_ref();
+        let file = file.map_or_else(String::new, |file| format!("{}: ", file.display()));
+        Failure::Mistakes(vec![format!("{file}{mistake}")])
+    })?;
+    Ok((config, budget))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::Stopped(format!("cannot print: {error}")))
+}
+
+/// What `check` prints about a configuration without mistakes.
+fn report(config: &Config, budget: &Budget) -> String {
+    let mut text = String::from("The configuration is valid: `cloudchat serve` would start.\n");
+    let listen: Vec<String> = config
+        .server
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    for (name, value) in [
+        ("listen", listen.join(" ")),
+        ("workers", config.server.workers.to_string()),
+        ("data folder", config.store.dir.display().to_string()),
+    ] {
+        line(&mut text, format_args!("  {name:<12} {value}"));
+    }
+    line(
+        &mut text,
+        format_args!("\nProviders, in order of preference:"),
+    );
+    for provider in &config.providers {
+        line(&mut text, format_args!("  {}", described(provider)));
+    }
+    if config.providers.is_empty() {
+        line(&mut text, format_args!("  none"));
+    }
+    if !config.warnings.is_empty() {
+        line(&mut text, format_args!("\nWarnings:"));
+    }
+    for warning in &config.warnings {
+        line(&mut text, format_args!("  {warning}"));
+    }
+    line(
+        &mut text,
+        format_args!("\nMemory, in bytes, and the limits that follow from it:"),
+    );
+    text + &budget.table()
+}
+
+fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a String takes every line");
+}
+
+/// A provider without its key.
+fn described(provider: &Provider) -> String {
+    format!(
+        "{} at {}, model {}, {}",
+        provider.name,
+        provider.base_url(),
+        provider.model,
+        if provider.key.is_some() {
+            "with a key"
+        } else {
+            "no key"
+        }
+    )
+}
