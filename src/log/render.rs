@@ -1,197 +1,10 @@
-//! Log lines: one event, one line, one `write(2)` to stderr; logfmt or JSON.
-//!
-//! Values may come from anywhere, so they are escaped and cut: none can end a line, close a quote
-//! or fill a disk. Secrets, cookies, messages and (unless configured) client addresses are never
-//! passed in. When stderr is the systemd journal, which stamps and sorts lines itself, a line
-//! starts with the priority (`<6>`) instead of the time.
+//! Writes a line into a buffer, escaped so that no value can end it, leave its quotes or grow
+//! beyond its allowance.
 
-use std::cell::RefCell;
 use std::fmt::{self, Display, Write as _};
-use std::io;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::clock;
-
-/// Bytes of one value that are written; the rest is replaced by `…`.
-pub const VALUE_BYTES_MAX: usize = 1024;
-/// Bytes a thread keeps for its next line; a longer line gives its buffer back.
-const LINE_BYTES_KEPT: usize = 4096;
-
-/// How a line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
-    /// `ts=… level=info event="server started" listen=127.0.0.1:5000`
-    #[default]
-    Logfmt,
-    /// One JSON object per line.
-    Json,
-}
-
-/// How much an event matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// The ordinary course of things.
-    Info,
-    /// The operator should look at it some time.
-    Warn,
-    /// Something that was promised did not happen.
-    Error,
-}
-
-impl Level {
-    fn name(self) -> &'static str {
-        match self {
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
-        }
-    }
-
-    /// The syslog priority as the journal reads it (sd-daemon(3)).
-    fn priority(self) -> &'static str {
-        match self {
-            Level::Info => "<6>",
-            Level::Warn => "<4>",
-            Level::Error => "<3>",
-        }
-    }
-}
-
-/// What stands behind a key.
-#[derive(Clone, Copy)]
-pub enum Value<'a> {
-    /// A text.
-    Str(&'a str),
-    /// A count, a size in bytes, a status.
-    U64(u64),
-    /// A span of time, written as milliseconds with one decimal.
-    Millis(Duration),
-    /// Yes or no.
-    Bool(bool),
-    /// Anything else that can show itself; written as a text.
-    Display(&'a dyn Display),
-}
-
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(text: &'a str) -> Self {
-        Value::Str(text)
-    }
-}
-
-impl<'a> From<&'a String> for Value<'a> {
-    fn from(text: &'a String) -> Self {
-        Value::Str(text)
-    }
-}
-
-impl From<u64> for Value<'_> {
-    fn from(number: u64) -> Self {
-        Value::U64(number)
-    }
-}
-
-impl From<usize> for Value<'_> {
-    fn from(number: usize) -> Self {
-        Value::U64(number as u64)
-    }
-}
-
-impl From<u16> for Value<'_> {
-    fn from(number: u16) -> Self {
-        Value::U64(number.into())
-    }
-}
-
-impl From<bool> for Value<'_> {
-    fn from(yes: bool) -> Self {
-        Value::Bool(yes)
-    }
-}
-
-impl From<Duration> for Value<'_> {
-    fn from(span: Duration) -> Self {
-        Value::Millis(span)
-    }
-}
-
-/// Key and value; keys are lower-case words of our own.
-pub type Field<'a> = (&'static str, Value<'a>);
-
-/// The form of every line of this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Style {
-    /// Logfmt or JSON.
-    pub format: Format,
-    /// Whether the journal reads the lines: priority instead of time.
-    pub journal: bool,
-}
-
-static STYLE: OnceLock<Style> = OnceLock::new();
-
-/// Sets the form of the lines, once; before it, and without it, they are logfmt with a time.
-/// A second call changes nothing, so that tests may start several servers.
-pub fn init(format: Format, journal: bool) {
-    STYLE.get_or_init(|| Style { format, journal });
-}
-
-/// Whether stderr is the stream that `JOURNAL_STREAM` (`device:inode`, systemd.exec(5)) names.
-/// The variable is inherited, so it alone proves nothing: stderr may have been redirected since.
-pub fn is_journal(journal_stream: Option<&str>) -> bool {
-    let Some((device, inode)) = journal_stream.and_then(|stream| stream.split_once(':')) else {
-        return false;
-    };
-    let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() else {
-        return false;
-    };
-    std::fs::File::from(stderr)
-        .metadata()
-        .is_ok_and(|meta| device.parse() == Ok(meta.dev()) && inode.parse() == Ok(meta.ino()))
-}
-
-/// Logs an event in the ordinary course of things.
-pub fn info(event: &str, fields: &[Field<'_>]) {
-    write(Level::Info, event, fields);
-}
-
-/// Logs something the operator should look at some time.
-pub fn warn(event: &str, fields: &[Field<'_>]) {
-    write(Level::Warn, event, fields);
-}
-
-/// Logs a promise that was not kept.
-pub fn error(event: &str, fields: &[Field<'_>]) {
-    write(Level::Error, event, fields);
-}
-
-/// Logs an event of the given level.
-pub fn write(level: Level, event: &str, fields: &[Field<'_>]) {
-    thread_local! {
-        static LINE: RefCell<String> = const { RefCell::new(String::new()) };
-    }
-    let style = STYLE.get().copied().unwrap_or_default();
-    let emit = |line: &mut String| {
-        line.clear();
-        render(line, style, clock::since_epoch(), level, event, fields);
-        send(&mut io::stderr(), line);
-        if line.capacity() > LINE_BYTES_KEPT {
-            *line = String::new();
-        }
-    };
-    // Busy when a value's `Display` logs, gone while the thread ends: then a buffer of its own.
-    let done = LINE.try_with(|line| line.try_borrow_mut().map(|mut line| emit(&mut line)));
-    if !matches!(done, Ok(Ok(()))) {
-        emit(&mut String::new());
-    }
-}
-
-/// Hands over a line in one piece. A log that cannot be written (closed pipe, full disk) must not
-/// stop the service, and there is no second place to complain to: the line is lost.
-fn send(out: &mut impl io::Write, line: &str) {
-    out.write_all(line.as_bytes()).unwrap_or_default();
-}
+use super::{Field, Format, Level, Style, VALUE_BYTES_MAX, Value};
 
 /// Appends one line, with its line end, to `line`; `since_epoch` is the wall time.
 pub fn render(
@@ -370,7 +183,6 @@ mod tests {
             line(Format::Json, true, fields),
             "<4>{\"level\":\"warn\",\"event\":\"store is slow\",\"n\":1}\n"
         );
-        assert!(!is_journal(None) && !is_journal(Some("")) && !is_journal(Some("0:0")));
     }
 
     #[test]
@@ -380,20 +192,6 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&line).unwrap();
         let expected = "好".repeat(VALUE_BYTES_MAX / 3) + "…";
         assert_eq!(json["long"], expected.as_str());
-    }
-
-    #[test]
-    fn a_log_that_cannot_be_written_stops_nothing() {
-        struct Closed;
-        impl io::Write for Closed {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        send(&mut Closed, "a line\n");
     }
 
     #[test]
