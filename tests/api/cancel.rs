@@ -1,0 +1,204 @@
+//! The client is gone: whatever the server is waiting for, the provider is let go within 50 ms.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use cloudchat::clock;
+use socket2::{Domain, Socket, Type};
+
+use crate::kit::provider::row;
+use crate::kit::{Call, Conn, Provider, Server, until};
+
+const MOST: Duration = Duration::from_millis(50);
+
+/// How far a stream is when its client leaves.
+type Phase = fn(&mut Conn, &mut Call);
+
+fn check(what: &str, phase: Phase) {
+    let provider = Provider::played();
+    let server = Server::start(&provider, "");
+    for reset in [false, true] {
+        // The best of three: other tests share the machine.
+        let times = (0..3).map(|_| {
+            let mut conn = server.connect();
+            conn.ask("Hi", &[]);
+            let mut call = provider.call();
+            phase(&mut conn, &mut call);
+            let left = clock::now();
+            if reset {
+                conn.reset()
+            } else {
+                drop(conn)
+            }
+            call.closed_at().duration_since(left)
+        });
+        let best = times.min().expect("there are three");
+        assert!(best < MOST, "{what}, reset: {reset}: {best:?}");
+    }
+}
+
+#[test]
+fn before_the_response_head() {
+    check("before the head", |_, _| {});
+}
+
+#[test]
+fn before_the_first_text() {
+    check("before the first text", |_, call| {
+        call.accept();
+    });
+}
+
+#[test]
+fn after_comments_only() {
+    check("after comments", |_, call| {
+        call.accept().chunk(": keep-alive\n\n");
+    });
+}
+
+#[test]
+fn while_the_provider_is_silent_after_a_text() {
+    check("silent after a text", |conn, call| {
+        call.accept().text("Hi");
+        assert_eq!(conn.head().status, 200);
+        assert_eq!(conn.line().as_deref(), Some("{\"text\":\"Hi\"}"));
+    });
+}
+
+#[test]
+fn mid_stream() {
+    let provider = Provider::played();
+    let server = Server::start(&provider, "");
+    for reset in [false, true] {
+        let mut conn = server.connect();
+        conn.ask("Hi", &[]);
+        let mut call = provider.call();
+        call.accept();
+        let leaver = std::thread::spawn(move || {
+            conn.head();
+            for _ in 0..20 {
+                conn.line().expect("the stream runs");
+            }
+            let left = clock::now();
+            if reset {
+                conn.reset()
+            } else {
+                drop(conn)
+            }
+            left
+        });
+        // Tokens every millisecond, until writing to the server fails.
+        let event = crate::kit::provider::chunk(crate::kit::provider::delta("token ").as_bytes());
+        while call.try_raw(&event) {
+            crate::kit::pass(0.001);
+        }
+        let noticed = clock::now();
+        let left = leaver.join().expect("the client reads its lines");
+        let took = noticed.duration_since(left);
+        assert!(took < MOST, "mid-stream, reset: {reset}: {took:?}");
+    }
+}
+
+#[test]
+fn while_connecting() {
+    // A listener whose queue is full: the kernel drops further SYNs, connecting hangs.
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
+    listener
+        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .expect("a port is free");
+    listener.listen(0).expect("it listens");
+    let listener = TcpListener::from(listener);
+    let address = listener.local_addr().expect("it is bound");
+    let _full: Vec<_> = (0..4)
+        .map(|_| {
+            let filler =
+                Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
+            filler.set_nonblocking(true).expect("it can be set");
+            // In progress for ever once the queue is full.
+            let _ = filler.connect(&address.into());
+            filler
+        })
+        .collect();
+    let server = Server::with(&row("full", &format!("http://{address}")), &[]);
+    // The first look settles whatever the start opened.
+    server.get("/test");
+    let idle = until("the idle state", || {
+        let (one, two) = (server.sockets(), server.sockets());
+        (one == two).then_some(one)
+    });
+    let best = (0..3).map(|_| {
+        let mut conn = server.connect();
+        conn.ask("Hi", &[]);
+        until("the client's and the provider's socket", || {
+            (server.sockets() >= idle + 2).then_some(())
+        });
+        let left = clock::now();
+        drop(conn);
+        until("both to be gone", || {
+            (server.sockets() <= idle).then_some(())
+        });
+        left.elapsed()
+    });
+    let best = best.min().expect("there are three");
+    assert!(best < MOST, "{best:?}");
+}
+
+#[test]
+fn during_the_tls_handshake() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = listener.local_addr().expect("it is bound").port();
+    let server = Server::with(&row("mute", &format!("https://127.0.0.1:{port}")), &[]);
+    let best = (0..3).map(|_| {
+        let mut conn = server.connect();
+        conn.ask("Hi", &[]);
+        // The model check at the start may come here as well: what counts is who is left alone.
+        let mut peers = vec![listener.accept().expect("the server connects").0];
+        listener.set_nonblocking(true).expect("it can be set");
+        peers.extend(listener.accept().ok().map(|(peer, _)| peer));
+        listener.set_nonblocking(false).expect("it can be set");
+        let left = clock::now();
+        drop(conn);
+        until("the handshake to be given up", || {
+            peers.iter().any(is_closed).then_some(())
+        });
+        left.elapsed()
+    });
+    let best = best.min().expect("there are three");
+    assert!(best < MOST, "{best:?}");
+}
+
+/// Whether the peer has closed; what it sent before is read and dropped.
+fn is_closed(socket: &std::net::TcpStream) -> bool {
+    use std::io::{ErrorKind, Read as _};
+    socket.set_nonblocking(true).expect("it can be set");
+    loop {
+        match (&*socket).read(&mut [0; 4096]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(e) => return e.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_stream_gives_its_place_back() {
+    let provider = Provider::played();
+    let server = Server::start(&provider, "chat.streams_per_client_max = 1");
+    for _ in 0..5 {
+        let mut conn = server.connect();
+        conn.ask("Hi", &[]);
+        let mut call = provider.call();
+        call.accept().text("Hi");
+        conn.head();
+        drop(conn);
+        call.closed_at();
+        until("the place to be free", || {
+            let mut conn = server.connect();
+            conn.ask("Hi", &[]);
+            until("a call or a refusal", || match provider.try_call() {
+                Some(call) => Some(Some(call)),
+                None => conn.is_readable().then_some(None),
+            })
+        });
+    }
+}

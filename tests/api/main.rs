@@ -1,0 +1,27 @@
+//! The HTTP contract, spoken to the real binary over real sockets.
+//!
+//! Every test starts a server of its own on a free port with a data folder of its own, in front of
+//! a provider that the test plays. Run one module with `cargo test --test api history::`.
+
+mod kit;
+
+mod address;
+mod asked;
+mod breaker;
+mod broken_off;
+mod cancel;
+mod common;
+mod cookies;
+mod cross_site;
+mod drain;
+mod durable;
+mod failover;
+mod failures;
+mod history;
+mod limits;
+mod memory;
+mod process;
+mod slow;
+mod stores;
+mod stream;
+mod validation;
