@@ -122,9 +122,12 @@ type Made = (
 );
 
 fn make_certificate() -> Result<Made, rcgen::Error> {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // With rcgen's default for both, the leaf would pass for self-signed.
+    let names = &mut authority.distinguished_name;
+    names.push(DnType::CommonName, "bench provider authority");
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
     let names = [
