@@ -1,0 +1,253 @@
+//! The one response body: nothing, a reply written beforehand, or a stream.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Buf;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::http::request::Record;
+use crate::http::wire::Busy;
+
+/// Bytes on their way to hyper, which copies them into its write buffer at once.
+#[derive(Debug)]
+pub struct Chunk {
+    bytes: Bytes,
+    at: usize,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Static(&'static [u8]),
+    Owned(Vec<u8>),
+    Lent(Lent),
+}
+
+impl Chunk {
+    /// Bytes that are part of the program.
+    pub fn fixed(bytes: &'static [u8]) -> Self {
+        Self {
+            bytes: Bytes::Static(bytes),
+            at: 0,
+        }
+    }
+
+    /// Bytes written for this one answer.
+    pub fn owned(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes: Bytes::Owned(bytes),
+            at: 0,
+        }
+    }
+
+    /// The core's own buffer, which goes back when the chunk is dropped.
+    pub fn lent(bytes: Lent) -> Self {
+        Self {
+            bytes: Bytes::Lent(bytes),
+            at: 0,
+        }
+    }
+
+    fn all(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Static(bytes) => bytes,
+            Bytes::Owned(bytes) => bytes,
+            Bytes::Lent(bytes) => &bytes.bytes,
+        }
+    }
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.all().len() - self.at
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.all()[self.at..]
+    }
+
+    fn advance(&mut self, n: usize) {
+        assert!(n <= self.remaining(), "advanced beyond the end");
+        self.at += n;
+    }
+}
+
+/// A core's buffer for lines on their way out. Every stream of the core uses the same one, since
+/// hyper has copied one stream's lines before it asks the next stream for its own.
+#[derive(Debug, Default)]
+pub struct Scratch(Rc<RefCell<Vec<u8>>>);
+
+impl Scratch {
+    /// The buffer, empty. While it is out a second caller gets a fresh one.
+    pub fn lend(&self) -> Lent {
+        let mut bytes = self.0.take(); // empty while it is out
+        bytes.clear();
+        Lent {
+            bytes,
+            home: Rc::clone(&self.0),
+        }
+    }
+}
+
+/// A [`Scratch`] buffer in use; goes home when dropped.
+#[derive(Debug)]
+pub struct Lent {
+    /// What is to be sent.
+    pub bytes: Vec<u8>,
+    home: Rc<RefCell<Vec<u8>>>,
+}
+
+impl Lent {
+    /// Most bytes of capacity that are worth keeping between uses.
+    const KEPT_MAX: usize = 16 * 1024;
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= Self::KEPT_MAX {
+            *self.home.borrow_mut() = std::mem::take(&mut self.bytes);
+        }
+    }
+}
+
+/// A stream that ends without its final chunk, so that the client sees a broken transfer.
+#[derive(Debug)]
+pub struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the stream was ended on purpose")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// Something that produces a body while it is being sent.
+pub trait Source {
+    /// The next bytes, the end, or an end that the client must notice.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Broken>>>;
+
+    /// How it went, for the log line that is written when the stream is dropped.
+    fn report(&self, record: &mut Record);
+}
+
+/// The body of every response.
+pub struct Body {
+    kind: Kind,
+    /// The request's log line, if it is written at the end only.
+    record: Option<Record>,
+    /// Keeps the connection marked as busy.
+    _busy: Option<Busy>,
+}
+
+enum Kind {
+    Empty,
+    Whole(Option<Chunk>),
+    Stream(Box<dyn Source>),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Body")
+    }
+}
+
+impl Body {
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            record: None,
+            _busy: None,
+        }
+    }
+
+    /// No body at all.
+    pub fn empty() -> Self {
+        Self::of(Kind::Empty)
+    }
+
+    /// A body that is known in whole.
+    pub fn whole(chunk: Chunk) -> Self {
+        Self::of(Kind::Whole(Some(chunk)))
+    }
+
+    /// A body that is made while it is sent.
+    pub fn stream(source: Box<dyn Source>) -> Self {
+        Self::of(Kind::Stream(source))
+    }
+
+    /// Ties the end of this body to its connection and its log line. A body that is known in whole
+    /// is logged now, a stream when it ends.
+    pub fn attach(&mut self, busy: Busy, record: Record) {
+        self._busy = Some(busy);
+        match self.kind {
+            Kind::Stream(_) => self.record = Some(record),
+            Kind::Empty | Kind::Whole(_) => record.write(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let (Some(mut record), Kind::Stream(source)) = (self.record.take(), &self.kind) {
+            source.report(&mut record);
+            record.write();
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Chunk;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, Broken>>> {
+        match &mut self.get_mut().kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Whole(chunk) => Poll::Ready(chunk.take().map(|c| Ok(Frame::data(c)))),
+            Kind::Stream(source) => source
+                .poll_chunk(cx)
+                .map(|next| next.map(|chunk| chunk.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.kind, Kind::Empty | Kind::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty | Kind::Whole(None) => SizeHint::with_exact(0),
+            Kind::Whole(Some(chunk)) => SizeHint::with_exact(chunk.remaining() as u64),
+            Kind::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scratch_buffer_comes_home_unless_it_has_grown() {
+        let scratch = Scratch::default();
+        let mut lent = scratch.lend();
+        lent.bytes.extend_from_slice(&[7; 100]);
+        let home = lent.bytes.as_ptr();
+        let mut chunk = Chunk::lent(lent);
+        assert_eq!(scratch.lend().bytes.capacity(), 0, "a second one is fresh");
+        chunk.advance(60);
+        assert_eq!((chunk.remaining(), chunk.chunk()), (40, &[7; 40][..]));
+        drop(chunk);
+        let mut again = scratch.lend();
+        assert_eq!((again.bytes.as_ptr(), again.bytes.len()), (home, 0));
+        again.bytes.reserve(1 << 20);
+        drop(again);
+        assert_eq!(scratch.lend().bytes.capacity(), 0, "a grown one is freed");
+    }
+}

@@ -1,0 +1,166 @@
+//! Replies: the only place where statuses and common headers are given.
+
+use std::fmt::Write as _;
+
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
+    RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use hyper::{Response, StatusCode};
+
+use crate::error::Error;
+use crate::http::body::{Body, Chunk, Source};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// How an endpoint words its errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// `/auth/*`: `{"ok":false,"error":"…"}`, and headers that keep the answer out of caches.
+    Auth,
+    /// All others: `{"error":"…"}`.
+    Plain,
+}
+
+/// What a handler answers.
+#[derive(Debug)]
+pub struct Reply(Response<Body>);
+
+impl Reply {
+    fn new(status: StatusCode, body: Body) -> Self {
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        Self(response)
+    }
+
+    fn json(status: StatusCode, chunk: Chunk) -> Self {
+        let mut reply = Self::new(status, Body::whole(chunk));
+        reply.0.headers_mut().insert(CONTENT_TYPE, JSON);
+        reply
+    }
+
+    /// 200 with a JSON text that is part of the program.
+    pub fn fixed(json: &'static str) -> Self {
+        Self::json(StatusCode::OK, Chunk::fixed(json.as_bytes()))
+    }
+
+    /// 200 with a JSON text.
+    pub fn ok(json: String) -> Self {
+        Self::json(StatusCode::OK, Chunk::owned(json.into_bytes()))
+    }
+
+    /// The health of the two stores: 200 if both answer, else 503.
+    pub fn health(sessions: bool, accounts: bool) -> Self {
+        let ok = sessions && accounts;
+        let json = format!(r#"{{"ok":{ok},"redis":{sessions},"db":{accounts}}}"#);
+        let status = match ok {
+            true => StatusCode::OK,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::json(status, Chunk::owned(json.into_bytes()))
+    }
+
+    /// 200 with a chat's lines.
+    pub fn stream(source: Box<dyn Source>) -> Self {
+        let mut reply = Self::new(StatusCode::OK, Body::stream(source));
+        let headers = reply.0.headers_mut();
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(CACHE_CONTROL, NO_STORE);
+        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        reply
+    }
+
+    /// The answer to OPTIONS.
+    pub fn options(allow: &'static str) -> Self {
+        let mut reply = Self::new(StatusCode::NO_CONTENT, Body::empty());
+        let headers = reply.0.headers_mut();
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+        reply
+    }
+
+    /// An error in the endpoint's words.
+    pub fn error(error: &Error, style: Style) -> Self {
+        let mut json = String::with_capacity(96);
+        json.push_str(match style {
+            Style::Auth => r#"{"ok":false,"error":"#,
+            Style::Plain => r#"{"error":"#,
+        });
+        json.push_str(&serde_json::Value::from(error.message()).to_string());
+        json.push('}');
+        let mut reply = Self::json(status(error), Chunk::owned(json.into_bytes()));
+        let headers = reply.0.headers_mut();
+        if let Error::MethodNotAllowed(allow) = error {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(seconds) = error.retry_after() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        // What is left of such a body is not worth reading.
+        if matches!(error, Error::BodyTimeout | Error::BodyBroken) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        reply
+    }
+
+    /// Sets a cookie; such an answer must never be cached.
+    pub fn with_cookie(mut self, cookie: HeaderValue) -> Self {
+        let headers = self.0.headers_mut();
+        headers.append(SET_COOKIE, cookie);
+        headers.insert(CACHE_CONTROL, NO_STORE);
+        self
+    }
+
+    /// Adds what every response carries.
+    pub fn finish(mut self, style: Style, request_id: &str) -> Response<Body> {
+        let headers = self.0.headers_mut();
+        let id = HeaderValue::from_str(request_id);
+        headers.insert(
+            X_REQUEST_ID,
+            id.expect("ids are checked or made of hex digits"),
+        );
+        if style == Style::Auth {
+            headers.insert(CACHE_CONTROL, NO_STORE);
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+            headers.insert(
+                REFERRER_POLICY,
+                HeaderValue::from_static("strict-origin-when-cross-origin"),
+            );
+        }
+        self.0
+    }
+}
+
+/// The one place where an error gets its status.
+fn status(error: &Error) -> StatusCode {
+    match error {
+        Error::Invalid(_) | Error::BodyBroken => StatusCode::BAD_REQUEST,
+        Error::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Error::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+        Error::Unauthorized => StatusCode::UNAUTHORIZED,
+        Error::CrossSite => StatusCode::FORBIDDEN,
+        Error::NotFound => StatusCode::NOT_FOUND,
+        Error::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+        Error::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+        Error::Unavailable { .. } | Error::ProviderBusy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Error::ProviderFailed(_) => StatusCode::BAD_GATEWAY,
+        Error::ProviderSilent(_) => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+/// The whole response, head included, for a connection that there is no room for.
+pub fn no_room_for_connection() -> String {
+    let json = r#"{"error":"Busy, try again"}"#;
+    let mut text = String::from("HTTP/1.1 503 Service Unavailable\r\n");
+    write!(
+        text,
+        "Content-Type: application/json\r\nContent-Length: {}\r\nRetry-After: 2\r\nConnection: close\r\n\r\n{json}",
+        json.len()
+    )
+    .expect("writing to a String does not fail");
+    text
+}

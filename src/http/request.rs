@@ -1,0 +1,203 @@
+//! What a handler gets: head, body within its limits, and the request's log line.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use hyper::HeaderMap;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_TYPE, EXPECT};
+use tokio::time::{Instant, timeout_at};
+
+use crate::clock;
+use crate::error::Error;
+use crate::http::address::Address;
+use crate::http::wire::Wire;
+use crate::limits::{Permit, Pool};
+use crate::log::{self, Value};
+
+/// What is read of a body that was refused, so that the refusal arrives.
+const DISCARD_BYTES_MAX: usize = 1 << 20;
+/// How long that may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A request on its way to a handler.
+#[derive(Debug)]
+pub struct Request {
+    /// All headers.
+    pub headers: HeaderMap,
+    /// Who is asking.
+    pub client: Address,
+    /// What stands in each of this request's log lines and in `X-Request-Id`.
+    pub id: Rc<str>,
+    /// The connection it came on.
+    pub wire: Rc<Wire>,
+    /// The body, not read yet.
+    pub body: Incoming,
+}
+
+/// The limits of one endpoint's request bodies.
+#[derive(Debug)]
+pub struct BodyLimits<'a> {
+    /// Largest body in bytes.
+    pub bytes_max: usize,
+    /// Time for the whole body.
+    pub timeout: Duration,
+    /// Where its bytes are counted.
+    pub pool: &'a Arc<Pool>,
+}
+
+/// A body that was read, and its share of the memory budget.
+#[derive(Debug)]
+pub struct Read {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    _permit: Permit,
+}
+
+impl Request {
+    /// Whether the body is declared as `application/json`, with or without parameters.
+    pub fn is_json(&self) -> bool {
+        let declared = self.headers.get(CONTENT_TYPE).map(|v| v.as_bytes());
+        declared
+            .and_then(|v| v.split(|b| *b == b';').next())
+            .is_some_and(|t| t.trim_ascii().eq_ignore_ascii_case(b"application/json"))
+    }
+
+    /// Reads the whole body.
+    ///
+    /// # Errors
+    /// Too large, too slow, broken off, or no room for it in the memory budget.
+    pub async fn read_body(&mut self, limits: &BodyLimits<'_>) -> Result<Read, Error> {
+        let read = self.read_within(limits).await;
+        if matches!(read, Err(Error::BodyTooLarge | Error::Unavailable { .. })) {
+            self.discard_body().await;
+        }
+        read
+    }
+
+    /// Reads on for a moment before a refusal, because a client that is still sending when the
+    /// connection closes sees a reset instead of the answer. Not if it asked first (RFC 9110, 10.1.1).
+    async fn discard_body(&mut self) {
+        if self.headers.contains_key(EXPECT) {
+            return;
+        }
+        let deadline = clock::now() + DISCARD_TIMEOUT;
+        let mut left = DISCARD_BYTES_MAX;
+        while let Ok(Some(Ok(frame))) = timeout_at(deadline, self.body.frame()).await {
+            let read = frame.data_ref().map_or(0, bytes::Bytes::len);
+            left = match left.checked_sub(read) {
+                Some(left) => left,
+                None => break,
+            };
+        }
+    }
+
+    async fn read_within(&mut self, limits: &BodyLimits<'_>) -> Result<Read, Error> {
+        let declared = self.body.size_hint();
+        if declared.lower() > limits.bytes_max as u64 {
+            return Err(Error::BodyTooLarge);
+        }
+        let mut permit = limits.pool.take(0).ok_or(Error::NO_ROOM)?;
+        let mut bytes = Vec::new();
+        let deadline = clock::now() + limits.timeout;
+        loop {
+            let next = timeout_at(deadline, self.body.frame()).await;
+            let Some(frame) = next.map_err(|_| Error::BodyTimeout)? else {
+                break;
+            };
+            let frame = frame.map_err(|_| Error::BodyBroken)?;
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            let needed = bytes.len() + data.len();
+            if needed > limits.bytes_max {
+                return Err(Error::BodyTooLarge);
+            }
+            if needed > bytes.capacity() {
+                // Twice as much each time, so that a body in small pieces is not copied for each.
+                let capacity = needed.max(2 * bytes.capacity()).min(limits.bytes_max);
+                if !permit.resize(capacity) {
+                    return Err(Error::NO_ROOM);
+                }
+                bytes.reserve_exact(capacity - bytes.len());
+            }
+            bytes.extend_from_slice(data);
+        }
+        Ok(Read {
+            bytes,
+            _permit: permit,
+        })
+    }
+}
+
+/// A request's line in the log.
+#[derive(Debug)]
+pub struct Record {
+    /// The request's id.
+    pub id: Rc<str>,
+    /// Its method.
+    pub method: &'static str,
+    /// The endpoint as it is written in the router; never the path, which may hold anything.
+    pub route: &'static str,
+    /// The status that was sent.
+    pub status: u16,
+    /// The worker that served it.
+    pub worker: usize,
+    /// When its head was complete.
+    pub started: Instant,
+    /// The client's address, if the configuration wants it in the log.
+    pub client: Option<Address>,
+    /// How a stream went.
+    pub stream: Option<StreamRecord>,
+}
+
+/// How a stream went, in the log.
+#[derive(Debug, Clone)]
+pub struct StreamRecord {
+    /// How it ended.
+    pub end: &'static str,
+    /// The provider that answered.
+    pub provider: Option<String>,
+    /// Bytes of lines sent.
+    pub bytes: u64,
+    /// Deltas with text.
+    pub deltas: u64,
+    /// Time to the first text.
+    pub first_text: Option<Duration>,
+}
+
+impl Record {
+    /// Writes the line.
+    pub fn write(&self) {
+        let client = self.client.map(|c| c.to_string());
+        let mut fields: [(&str, Value<'_>); 12] = [("", Value::Bool(false)); 12];
+        let mut n = 0;
+        let mut push = |key, value| {
+            fields[n] = (key, value);
+            n += 1;
+        };
+        push("id", Value::Str(&self.id));
+        push("method", Value::Str(self.method));
+        push("route", Value::Str(self.route));
+        push("status", Value::U64(self.status.into()));
+        push("ms", Value::Millis(clock::now() - self.started));
+        push("worker", Value::U64(self.worker as u64));
+        if let Some(client) = &client {
+            push("client", Value::Str(client));
+        }
+        if let Some(stream) = &self.stream {
+            push("end", Value::Str(stream.end));
+            push("deltas", Value::U64(stream.deltas));
+            push("bytes", Value::U64(stream.bytes));
+            if let Some(first_text) = stream.first_text {
+                push("first_text_ms", Value::Millis(first_text));
+            }
+            if let Some(provider) = &stream.provider {
+                push("provider", Value::Str(provider));
+            }
+        }
+        log::info("request", &fields[..n]);
+    }
+}

@@ -1,0 +1,237 @@
+//! A client's connection as hyper sees it: the socket with the time limits that hyper does not
+//! keep, and a small record that the connection's task shares with the answer being written.
+//!
+//! Three limits apply in turn: an idle connection ends after `idle`, a request head must be
+//! complete `head` after its first byte, and a client must take a byte of its answer every
+//! `write`. A connection whose client has stalled holds a permit, because it costs full socket
+//! buffers; without a permit to be had it gets [`STALL_WITHOUT_PERMIT`] only.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
+
+use crate::clock::{self, Timer};
+use crate::limits::{Permit, Pool};
+
+/// How long a client may stall when the budget's share of stalled clients is used up.
+const STALL_WITHOUT_PERMIT: Duration = Duration::from_secs(1);
+
+/// A connected client.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// The time limits of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a request head, from its first byte on.
+    pub head: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// For a client to take any byte of its answer.
+    pub write: Duration,
+}
+
+/// What the connection's task and the answer tell each other.
+#[derive(Debug)]
+pub struct Wire {
+    /// A request is being answered.
+    busy: Cell<bool>,
+    /// Since when a connection that is not busy waits for the rest of a head.
+    head_since: Cell<Option<Instant>>,
+    /// Since when a connection that is not busy waits for anything.
+    idle_since: Cell<Instant>,
+    /// Something was handed to hyper that has not reached the kernel yet.
+    unflushed: Cell<bool>,
+    flush_waker: RefCell<Option<Waker>>,
+}
+
+impl Wire {
+    /// The record of a fresh connection.
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            busy: Cell::new(false),
+            head_since: Cell::new(None),
+            idle_since: Cell::new(clock::now()),
+            unflushed: Cell::new(false),
+            flush_waker: RefCell::new(None),
+        })
+    }
+
+    /// Marks a request as being answered until the guard is dropped.
+    pub fn begin(self: &Rc<Self>) -> Busy {
+        self.busy.set(true);
+        self.head_since.set(None);
+        Busy(Rc::clone(self))
+    }
+
+    /// Says that bytes are about to be handed to hyper whose arrival matters.
+    pub fn expect_flush(&self) {
+        self.unflushed.set(true);
+    }
+
+    /// Ready once everything handed to hyper before has reached the kernel.
+    pub fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.unflushed.get() {
+            return Poll::Ready(());
+        }
+        *self.flush_waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn flushed(&self) {
+        if self.unflushed.replace(false)
+            && let Some(waker) = self.flush_waker.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// A request is being answered for as long as this lives.
+#[derive(Debug)]
+pub struct Busy(Rc<Wire>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.set(false);
+        self.0.idle_since.set(clock::now());
+    }
+}
+
+/// The socket with its limits; wrap it in `TokioIo` for hyper.
+#[derive(Debug)]
+pub struct ClientIo {
+    socket: Socket,
+    wire: Rc<Wire>,
+    timeouts: Timeouts,
+    stalled: Arc<Pool>,
+    /// Since when the client takes nothing, and the permit for it.
+    stall: Option<(Instant, Option<Permit>)>,
+    /// One timer for whichever limit comes first.
+    timer: Timer,
+}
+
+impl ClientIo {
+    /// Puts the limits around a socket. `stalled` counts clients that take nothing.
+    pub fn new(socket: Socket, wire: Rc<Wire>, timeouts: Timeouts, stalled: Arc<Pool>) -> Self {
+        let timer = Timer::new(clock::now() + timeouts.idle);
+        Self {
+            socket,
+            wire,
+            timeouts,
+            stalled,
+            stall: None,
+            timer,
+        }
+    }
+
+    fn poll_read_limits(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.wire.busy.get() {
+            return Poll::Pending;
+        }
+        if let Some(since) = self.wire.head_since.get() {
+            if self.timer.poll(cx, since + self.timeouts.head).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        } else if self
+            .timer
+            .poll(cx, self.wire.idle_since.get() + self.timeouts.idle)
+            .is_ready()
+        {
+            // As if the client had closed: hyper then ends the connection in peace.
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let (since, permit) = self
+            .stall
+            .get_or_insert_with(|| (clock::now(), self.stalled.take(1)));
+        let allowed = match permit {
+            Some(_) => self.timeouts.write,
+            None => self.timeouts.write.min(STALL_WITHOUT_PERMIT),
+        };
+        let deadline = *since + allowed;
+        self.timer
+            .poll(cx, deadline)
+            .map(|()| io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = match &mut this.socket {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        };
+        match read {
+            Poll::Pending => this.poll_read_limits(cx),
+            Poll::Ready(Ok(())) => {
+                let wire = &this.wire;
+                let first = !wire.busy.get() && wire.head_since.get().is_none();
+                if first && buf.filled().len() > before {
+                    wire.head_since.set(Some(clock::now()));
+                }
+                Poll::Ready(Ok(()))
+            }
+            failed => failed,
+        }
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = match &mut this.socket {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Socket::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+        };
+        if written.is_pending() {
+            return this.poll_stall(cx).map(Err);
+        }
+        this.stall = None;
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // hyper flushes its socket only when its own buffer is empty.
+        ready!(match &mut this.socket {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Socket::Unix(unix) => Pin::new(unix).poll_flush(cx),
+        })?;
+        this.wire.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Socket::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}
