@@ -1,1 +1,72 @@
-//! (being written)
+//! What one core works with: the doors to the outside, the limits, and the phase the server is in.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::budget::Pools;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::address::Bucket;
+use crate::http::body::Scratch;
+use crate::limits::{KeyedPool, READ_BYTES};
+use crate::saver::Saver;
+use crate::store::Stores;
+use crate::upstream::Upstream;
+
+/// The phases of the server's life; it only moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Serving.
+    Running,
+    /// No new connections; what runs may go on for the drain time.
+    Draining,
+    /// The drain time is over: streams end now, with a line that says so.
+    Ending,
+}
+
+/// What all cores share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The settings.
+    pub config: Config,
+    /// The process-wide counters behind every limit.
+    pub pools: Pools,
+    /// Streams per client.
+    pub clients: KeyedPool<Bucket>,
+    /// Chats per client and minute while the session store is down.
+    pub fallback_windows: crate::limits::Windows<Bucket>,
+}
+
+/// One core's set of everything.
+pub struct App {
+    /// What all cores share.
+    pub shared: Arc<Shared>,
+    /// Which worker this is, counted from 0.
+    pub worker: usize,
+    /// Accounts and sessions.
+    pub stores: Stores,
+    /// The providers.
+    pub upstream: Rc<Upstream>,
+    /// Stores turns after their stream has ended.
+    pub saver: Saver,
+    /// The wall clock.
+    pub clock: Clock,
+    /// Where bytes from providers are read to, within one poll.
+    pub read: RefCell<Box<[u8; READ_BYTES]>>,
+    /// Where lines are written for hyper.
+    pub out: Scratch,
+    /// The server's phase as this core knows it.
+    pub phase: Cell<Phase>,
+    /// How it learns of the next one.
+    pub phases: watch::Receiver<Phase>,
+}
+
+impl App {
+    /// Whether streams must end now.
+    pub fn is_ending(&self) -> bool {
+        self.phase.get() == Phase::Ending
+    }
+}

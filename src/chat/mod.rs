@@ -1,1 +1,12 @@
-//! (being written)
+//! What CloudChat promises of a chat: one streamed answer per question, remembered.
+//!
+//! [`turn`] admits a question and decides what the client sees first; [`open`] asks the providers
+//! in order until one sends text; [`reader`] turns a provider's bytes into lines; [`answer`] is the
+//! response body; [`forget`] ends a history.
+
+pub mod answer;
+pub mod forget;
+pub mod open;
+pub mod reader;
+pub mod trouble;
+pub mod turn;

@@ -1,1 +1,4 @@
-//! (being written)
+//! One function per endpoint: from a request to a reply or an error.
+
+pub mod chat;
+pub mod status;

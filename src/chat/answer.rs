@@ -1,0 +1,397 @@
+//! The body of a chat's response: hyper asks for bytes, this asks the provider.
+//!
+//! ```text
+//! Opening ──first text──▶ Sending ⇄ Streaming ──end, trouble──▶ Storing ──▶ Last ──▶ Flushing
+//! ```
+//! Nothing runs between polls, so a slow reader slows the provider, and a reader that leaves drops
+//! the provider's connection with this value.
+
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::chat::open::{Opened, Question};
+use crate::chat::reader::{Answer, Reader, Step};
+use crate::chat::trouble::Trouble;
+use crate::clock::{self, Timer};
+use crate::http::address::Bucket;
+use crate::http::body::{Broken, Chunk, Scratch, Source};
+use crate::http::request::{Record, StreamRecord};
+use crate::http::wire::Wire;
+use crate::limits::{KeyedPermit, PIECE_BYTES_MAX, Permit};
+use crate::llm::Finish;
+use crate::llm::transcoder::Fault;
+use crate::saver::Finished;
+use crate::store::{HistoryLimits, Turn};
+
+/// A question that has not had its first text yet.
+pub type Opening = Pin<Box<dyn Future<Output = Result<Opened, Trouble>>>>;
+
+/// What an answer holds until it is over: its slot, and its place among the client's streams.
+#[derive(Debug)]
+pub struct Slot {
+    /// One of the process's streams.
+    pub stream: Permit,
+    /// One of the client's.
+    pub client: KeyedPermit<Bucket>,
+}
+
+/// An answer on its way to the client.
+pub struct Stream {
+    question: Rc<Question>,
+    state: State,
+    wire: Rc<Wire>,
+    slot: Option<Slot>,
+    timer: Timer,
+    /// Since when the client has been sent nothing; unset right after something was, so that the
+    /// time of a client that has stalled does not count.
+    idle_since: Option<Instant>,
+    /// Since when the provider has sent nothing, likewise.
+    silent_since: Option<Instant>,
+    record: StreamRecord,
+}
+
+enum State {
+    Opening(Opening),
+    Sending(Unsent, Reader),
+    Streaming(Reader),
+    Storing(oneshot::Receiver<bool>, End),
+    Last(End, bool),
+    Flushing,
+    Over,
+}
+
+/// How an answer ends.
+enum End {
+    Done(Finish),
+    Failed(Trouble),
+}
+
+/// Lines that are sent in pieces, because hyper's buffer would keep the size of a large one.
+struct Unsent {
+    lines: Vec<u8>,
+    at: usize,
+    /// Held if the lines are longer than ordinary ones can be.
+    _long: Option<Permit>,
+}
+
+impl Unsent {
+    fn next(&mut self, scratch: &Scratch) -> Option<Chunk> {
+        let rest = &self.lines[self.at..];
+        let piece = &rest[..rest.len().min(PIECE_BYTES_MAX)];
+        self.at += piece.len();
+        (!piece.is_empty()).then(|| {
+            let mut lent = scratch.lend();
+            lent.bytes.extend_from_slice(piece);
+            Chunk::lent(lent)
+        })
+    }
+}
+
+impl Stream {
+    /// An answer that has not begun although its client already waits for the body: the heartbeat
+    /// was first.
+    pub fn opening(question: Rc<Question>, opening: Opening, wire: Rc<Wire>, slot: Slot) -> Self {
+        let received = question.received;
+        let mut stream = Self::new(question, State::Opening(opening), wire, slot);
+        stream.idle_since = Some(received);
+        stream
+    }
+
+    /// An answer whose first lines are there.
+    pub fn opened(question: Rc<Question>, opened: Opened, wire: Rc<Wire>, slot: Slot) -> Self {
+        let mut stream = Self::new(question, State::Over, wire, slot);
+        stream.start(opened);
+        stream
+    }
+
+    fn new(question: Rc<Question>, state: State, wire: Rc<Wire>, slot: Slot) -> Self {
+        let timer = Timer::new(clock::now() + question.app.shared.config.chat.heartbeat);
+        Self {
+            question,
+            state,
+            wire,
+            slot: Some(slot),
+            timer,
+            idle_since: None,
+            silent_since: None,
+            record: StreamRecord {
+                end: "gone",
+                provider: None,
+                bytes: 0,
+                deltas: 0,
+                first_text: None,
+            },
+        }
+    }
+
+    /// The first text has come, or an end without any.
+    fn start(&mut self, opened: Opened) {
+        let Opened { reader, lines, end } = opened;
+        let row = &self.question.app.upstream.providers()[reader.provider()];
+        self.record.provider = Some(row.name.clone());
+        match end {
+            Some(step) => self.end(reader, step),
+            None => {
+                self.record.first_text = Some(clock::now() - self.question.received);
+                self.send_in_pieces(lines, reader);
+            }
+        }
+    }
+
+    fn send_in_pieces(&mut self, lines: Vec<u8>, reader: Reader) {
+        let long_lines = &self.question.app.shared.pools.long_lines;
+        let long = (lines.len() > PIECE_BYTES_MAX).then(|| long_lines.take(1));
+        self.state = match long {
+            Some(None) => {
+                let fault = Trouble::Stream(Fault::NoLongLine);
+                return self.finish(reader, End::Failed(fault));
+            }
+            long => State::Sending(
+                Unsent {
+                    lines,
+                    at: 0,
+                    _long: long.flatten(),
+                },
+                reader,
+            ),
+        };
+    }
+
+    fn end(&mut self, reader: Reader, step: Step) {
+        match step {
+            Step::Done(finish) => self.finish(reader, End::Done(finish)),
+            Step::Failed(trouble) => self.finish(reader, End::Failed(trouble)),
+            Step::Lines => self.state = State::Streaming(reader),
+        }
+    }
+
+    /// No more text will come: the provider is let go, and what came is stored before the last line.
+    fn finish(&mut self, reader: Reader, end: End) {
+        self.record.deltas = reader.answer.deltas;
+        let answer = match end {
+            End::Done(_) => reader.finish(),
+            End::Failed(_) => reader.answer,
+        };
+        self.state = match self.save(answer) {
+            Saving::Nothing => State::Last(end, true),
+            Saving::Nowhere => State::Last(end, false),
+            Saving::Waiting(stored) => State::Storing(stored, end),
+        };
+    }
+
+    fn save(&mut self, answer: Answer) -> Saving {
+        let (text, memory) = answer.into_parts();
+        if text.is_empty() {
+            return Saving::Nothing;
+        }
+        let Some(chat) = self.question.chat.get() else {
+            return Saving::Nowhere;
+        };
+        let mut held = vec![memory];
+        held.extend(self.question.memory.take());
+        held.extend(self.slot.take().map(|slot| slot.stream));
+        let config = &self.question.app.shared.config.chat;
+        Saving::Waiting(self.question.app.saver.save(Finished {
+            turn: Turn {
+                chat: chat.key,
+                generation: chat.generation,
+                question_escaped: self.question.text.take(),
+                answer_escaped: text,
+                limits: HistoryLimits {
+                    exchanges_max: config.history_max,
+                    bytes_max: config.history_bytes_max,
+                },
+                ttl_ms: config.session_ttl_ms(),
+            },
+            id: Rc::clone(&self.question.id),
+            held,
+        }))
+    }
+
+    /// The drain time is over.
+    fn stop(&mut self) {
+        let restarting = End::Failed(Trouble::Restarting);
+        match mem::replace(&mut self.state, State::Over) {
+            State::Opening(_) => self.state = State::Last(restarting, true),
+            State::Sending(_, reader) | State::Streaming(reader) => self.finish(reader, restarting),
+            other => self.state = other,
+        }
+    }
+
+    /// Everything that leaves passes here.
+    fn send(&mut self, chunk: Chunk) -> Poll<Option<Result<Chunk, Broken>>> {
+        self.record.bytes += bytes::Buf::remaining(&chunk) as u64;
+        self.idle_since = None;
+        Poll::Ready(Some(Ok(chunk)))
+    }
+
+    /// Ready when the client has waited so long that it needs a sign of life.
+    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.idle_since.get_or_insert_with(clock::now);
+        let heartbeat = self.question.app.shared.config.chat.heartbeat;
+        self.timer.poll(cx, since + heartbeat)
+    }
+
+    /// Ready when, with nothing to read, one of the limits is met: `None` for the heartbeat.
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Option<Trouble>> {
+        let config = &self.question.app.shared.config;
+        let idle_since = *self.idle_since.get_or_insert_with(clock::now);
+        let silent_since = *self.silent_since.get_or_insert_with(clock::now);
+        let heartbeat = idle_since + config.chat.heartbeat;
+        let silent = silent_since + config.upstream.between_events_timeout;
+        let end = self.question.received + config.chat.stream_max;
+        let first = heartbeat.min(silent).min(end);
+        self.timer.poll(cx, first).map(|()| {
+            if first == end {
+                Some(Trouble::TooLong)
+            } else if first == silent {
+                Some(Trouble::Silent)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// Reads on; ready with what to send, or without anything when the state has changed.
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Chunk>> {
+        let State::Streaming(reader) = &mut self.state else {
+            return Poll::Ready(None);
+        };
+        let app = &self.question.app;
+        let mut out = app.out.lend();
+        let step = reader.poll_lines(app, cx, &mut out.bytes);
+        if mem::take(&mut reader.heard) {
+            self.silent_since = None;
+        }
+        let step = match step {
+            Poll::Ready(Step::Lines) if out.bytes.len() <= PIECE_BYTES_MAX => {
+                return Poll::Ready(Some(Chunk::lent(out)));
+            }
+            Poll::Ready(step) => step,
+            Poll::Pending => match self.poll_limits(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(Some(Chunk::fixed(b"\n"))),
+                Poll::Ready(Some(trouble)) => Step::Failed(trouble),
+            },
+        };
+        if let State::Streaming(reader) = mem::replace(&mut self.state, State::Over) {
+            match step {
+                Step::Lines => self.send_in_pieces(mem::take(&mut out.bytes), reader),
+                step => self.end(reader, step),
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// The terminal line.
+    fn last_line(&mut self, end: &End, stored: bool) -> Chunk {
+        Chunk::owned(match end {
+            End::Done(finish) => {
+                self.record.end = "done";
+                let saved = if stored { "" } else { r#","saved":false"# };
+                format!("{{\"done\":\"{}\"{saved}}}\n", finish.as_str()).into_bytes()
+            }
+            End::Failed(trouble) => {
+                self.record.end = match trouble {
+                    Trouble::Restarting => "restarting",
+                    _ => "error",
+                };
+                let message = serde_json::Value::from(trouble.message());
+                format!("{{\"error\":{message},\"done\":\"error\"}}\n").into_bytes()
+            }
+        })
+    }
+}
+
+enum Saving {
+    Nothing,
+    Nowhere,
+    Waiting(oneshot::Receiver<bool>),
+}
+
+impl Source for Stream {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Broken>>> {
+        if self.question.app.is_ending() {
+            self.stop();
+        }
+        loop {
+            match &mut self.state {
+                State::Opening(opening) => match opening.as_mut().poll(cx) {
+                    Poll::Ready(Ok(opened)) => self.start(opened),
+                    Poll::Ready(Err(trouble)) => {
+                        self.state = State::Last(End::Failed(trouble), true);
+                    }
+                    Poll::Pending => {
+                        return match self.poll_heartbeat(cx) {
+                            Poll::Ready(()) => self.send(Chunk::fixed(b"\n")),
+                            Poll::Pending => Poll::Pending,
+                        };
+                    }
+                },
+                State::Sending(unsent, _) => match unsent.next(&self.question.app.out) {
+                    Some(chunk) => return self.send(chunk),
+                    None => {
+                        if let State::Sending(_, reader) =
+                            mem::replace(&mut self.state, State::Over)
+                        {
+                            self.state = State::Streaming(reader);
+                        }
+                    }
+                },
+                State::Streaming(_) => match self.poll_stream(cx) {
+                    Poll::Ready(Some(chunk)) => return self.send(chunk),
+                    Poll::Ready(None) => {}
+                    Poll::Pending => return Poll::Pending,
+                },
+                State::Storing(stored, _) => match Pin::new(stored).poll(cx) {
+                    Poll::Ready(stored) => {
+                        if let State::Storing(_, end) = mem::replace(&mut self.state, State::Over) {
+                            self.state = State::Last(end, stored.unwrap_or(false));
+                        }
+                    }
+                    Poll::Pending => return Poll::Pending,
+                },
+                State::Last(..) => {
+                    if let State::Last(end, stored) = mem::replace(&mut self.state, State::Over) {
+                        let line = self.last_line(&end, stored);
+                        if let End::Failed(_) = end {
+                            self.wire.expect_flush();
+                            self.state = State::Flushing;
+                        }
+                        return self.send(line);
+                    }
+                }
+                // The line must have left before the connection breaks, or nobody would see it.
+                State::Flushing => match self.wire.poll_flushed(cx) {
+                    Poll::Ready(()) => return Poll::Ready(Some(Err(Broken))),
+                    Poll::Pending => return Poll::Pending,
+                },
+                State::Over => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn report(&self, record: &mut Record) {
+        let mut stream = self.record.clone();
+        if let State::Streaming(reader) | State::Sending(_, reader) = &self.state {
+            stream.deltas = reader.answer.deltas;
+        }
+        record.stream = Some(stream);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let State::Streaming(reader) | State::Sending(_, reader) =
+            mem::replace(&mut self.state, State::Over)
+        {
+            // The client has gone; what it has seen is remembered all the same.
+            self.save(reader.answer);
+        }
+    }
+}

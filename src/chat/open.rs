@@ -1,0 +1,231 @@
+//! From a question to the first text: the providers are asked in order until one sends some.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::app::App;
+use crate::chat::reader::{Answer, Reader, Step};
+use crate::chat::trouble::Trouble;
+use crate::clock;
+use crate::limits::Permit;
+use crate::llm::prompt::{self, Prompt};
+use crate::llm::transcoder::Fault;
+use crate::log::{self, Value};
+use crate::store::{ChatKey, Owner};
+use crate::upstream::Ticket;
+
+/// What is known of one question while it is being answered.
+pub struct Question {
+    /// The core that answers.
+    pub app: Rc<App>,
+    /// The request's id.
+    pub id: Rc<str>,
+    /// When the request was complete.
+    pub received: Instant,
+    /// The question itself, as the inside of a JSON string.
+    pub text: RefCell<Vec<u8>>,
+    /// The chat before it; dropped when the first text has come.
+    pub history: RefCell<Vec<u8>>,
+    /// Where the turn will be remembered; nowhere if the session store is down.
+    pub chat: Cell<Option<Chat>>,
+    /// What stands for the user in a provider's logs.
+    pub user: String,
+    /// The memory of text, history and prompt.
+    pub memory: RefCell<Option<Permit>>,
+}
+
+/// The chat that a question belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct Chat {
+    /// Its key in the store.
+    pub key: ChatKey,
+    /// Who may continue it.
+    pub owner: Owner,
+    /// Its generation when the turn began.
+    pub generation: [u8; 16],
+    /// It is not in the store yet.
+    pub is_new: bool,
+    /// Its expiry has been renewed by this turn, or it has been created.
+    pub is_written: bool,
+}
+
+/// An answer that has begun.
+#[derive(Debug)]
+pub struct Opened {
+    /// The rest of it.
+    pub reader: Reader,
+    /// The lines so far; empty if it ended without text.
+    pub lines: Vec<u8>,
+    /// How it ended, if it has no text.
+    pub end: Option<Step>,
+}
+
+impl Question {
+    /// Writes the chat's key and owner before the client learns of its cookie; once per turn.
+    ///
+    /// # Errors
+    /// The store does not answer and the configuration wants answers with memory only.
+    pub async fn write_chat(&self) -> Result<(), Trouble> {
+        let Some(mut chat) = self.chat.get() else {
+            return Ok(());
+        };
+        if chat.is_written {
+            return Ok(());
+        }
+        let config = &self.app.shared.config.chat;
+        let now_ms = self.app.clock.wall_ms();
+        let sessions = &self.app.stores.sessions;
+        let open = sessions.open_chat(
+            now_ms,
+            chat.key,
+            chat.owner,
+            chat.generation,
+            config.session_ttl_ms(),
+            chat.is_new,
+        );
+        match open.await {
+            Ok(()) => {
+                chat.is_written = true;
+                self.chat.set(Some(chat));
+                Ok(())
+            }
+            Err(_) if config.without_history => {
+                self.chat.set(None);
+                Ok(())
+            }
+            Err(_) => Err(Trouble::Store),
+        }
+    }
+}
+
+/// Asks the providers in order until one sends text or ends without any.
+///
+/// # Errors
+/// The last provider's trouble.
+pub async fn open(question: Rc<Question>) -> Result<Opened, Trouble> {
+    let app = Rc::clone(&question.app);
+    let first_event_by = question.received + app.shared.config.upstream.first_event_timeout;
+    let mut last = None;
+    let mut wait = std::time::Duration::MAX;
+    for provider in 0..app.upstream.providers().len() {
+        let ticket = match app.upstream.admit(provider, clock::now()) {
+            Ok(ticket) => ticket,
+            Err(until) => {
+                wait = wait.min(until);
+                continue;
+            }
+        };
+        match ask(&question, provider, ticket, first_event_by).await {
+            Ok(opened) => {
+                release_prompt(&question);
+                return Ok(opened);
+            }
+            Err(trouble) => {
+                log_failure(&question, provider, &trouble);
+                let goes_on = trouble.may_fail_over() && clock::now() < first_event_by;
+                last = Some(trouble);
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+    }
+    Err(last.unwrap_or(Trouble::AllBroken(wait)))
+}
+
+/// Asks one provider and reads up to the first text.
+async fn ask(
+    question: &Question,
+    provider: usize,
+    ticket: Ticket,
+    first_event_by: Instant,
+) -> Result<Opened, Trouble> {
+    let app = &question.app;
+    let config = &app.shared.config;
+    let row = &app.upstream.providers()[provider];
+    let mut body = Vec::new();
+    let prompt = Prompt {
+        model: &row.model,
+        system: &config.chat.system_prompt,
+        history: &question.history.borrow(),
+        question_escaped: &question.text.borrow(),
+        user: row.send_user.then_some(question.user.as_str()),
+        extra: &row.extra,
+    };
+    prompt::write(&prompt, &mut body);
+    let end = question.received + config.chat.stream_max;
+    let exchange = app
+        .upstream
+        .send(ticket, &body, first_event_by.min(end))
+        .await;
+    drop(body);
+    let exchange = exchange.map_err(Trouble::Provider)?;
+    question.write_chat().await?;
+    let permit = app.shared.pools.answers.take(0);
+    let permit = permit.expect("nothing can always be taken");
+    let answer = Answer::new(config.chat.answer_bytes_max, permit);
+    let mut reader = Reader::new(exchange, answer);
+    let mut lines = Vec::new();
+    loop {
+        let silent_at = match reader.has_event {
+            true => clock::now() + config.upstream.between_events_timeout,
+            false => first_event_by,
+        };
+        let step = timeout_at(
+            silent_at.min(end),
+            poll_fn(|cx| match reader.poll_lines(app, cx, &mut lines) {
+                Poll::Ready(step) => Poll::Ready(Some(step)),
+                // Something was heard, a comment perhaps: the limit starts anew.
+                Poll::Pending if std::mem::take(&mut reader.heard) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }),
+        );
+        let end = match step.await {
+            Ok(None) => continue,
+            Ok(Some(Step::Failed(trouble))) => return Err(trouble),
+            Ok(Some(Step::Lines)) => None,
+            Ok(Some(done @ Step::Done(_))) => Some(done),
+            Err(_) if clock::now() >= end => return Err(Trouble::TooLong),
+            Err(_) => {
+                reader.silent();
+                return Err(Trouble::Silent);
+            }
+        };
+        return Ok(Opened { reader, lines, end });
+    }
+}
+
+/// From the first text on no other provider can be asked: history and prompt are needed no more.
+fn release_prompt(question: &Question) {
+    *question.history.borrow_mut() = Vec::new();
+    if let Some(memory) = question.memory.borrow_mut().as_mut() {
+        let smaller = memory.resize(question.text.borrow().capacity().min(memory.units()));
+        debug_assert!(smaller, "a permit can always become smaller");
+    }
+}
+
+fn log_failure(question: &Question, provider: usize, trouble: &Trouble) {
+    let cause = trouble.message();
+    let (status, code) = match trouble {
+        Trouble::Provider(failure) => (failure.status(), failure.code()),
+        Trouble::Stream(Fault::Provider(error)) => (None, error.code()),
+        _ => (None, ""),
+    };
+    log::warn(
+        "provider failed",
+        &[
+            ("id", Value::Str(&question.id)),
+            (
+                "provider",
+                Value::Str(&question.app.upstream.providers()[provider].name),
+            ),
+            ("cause", Value::Str(&cause)),
+            ("status", Value::U64(status.unwrap_or(0).into())),
+            ("code", Value::Str(code)),
+        ],
+    );
+}

@@ -1,0 +1,215 @@
+//! One provider's answer as it comes in: bytes are read, transcoded and remembered in one step,
+//! in the core's own buffers.
+
+use std::task::{Context, Poll, ready};
+
+use crate::app::App;
+use crate::chat::trouble::Trouble;
+use crate::limits::Permit;
+use crate::llm::Finish;
+use crate::llm::transcoder::{Sink, Transcoder, write_line};
+use crate::upstream::Exchange;
+
+/// Bytes of an answer that every slot can remember; what is beyond comes from a pool.
+pub const ANSWER_BYTES_GUARANTEED: usize = 4096;
+
+/// What came of reading on.
+#[derive(Debug)]
+pub enum Step {
+    /// There are lines to send.
+    Lines,
+    /// The answer is complete.
+    Done(Finish),
+    /// It is not, and will not be.
+    Failed(Trouble),
+}
+
+/// An answer being read.
+#[derive(Debug)]
+pub struct Reader {
+    exchange: Exchange,
+    transcoder: Transcoder,
+    /// The text so far.
+    pub answer: Answer,
+    /// A step that waits until the lines before it have been sent.
+    next: Option<Step>,
+    /// An event has been seen.
+    pub has_event: bool,
+    /// Bytes have come since this was last cleared.
+    pub heard: bool,
+}
+
+impl Reader {
+    /// Reads from an exchange that has just begun. The permit is from the pool of answer bytes.
+    pub fn new(exchange: Exchange, answer: Answer) -> Self {
+        Self {
+            exchange,
+            transcoder: Transcoder::new(),
+            answer,
+            next: None,
+            has_event: false,
+            heard: false,
+        }
+    }
+
+    /// Which provider this is.
+    pub fn provider(&self) -> usize {
+        self.exchange.provider()
+    }
+
+    /// Appends the lines that are there to `out`, which is empty. Pending means that the provider
+    /// has sent nothing that matters yet.
+    pub fn poll_lines(&mut self, app: &App, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Step> {
+        if let Some(step) = self.next.take() {
+            return Poll::Ready(step);
+        }
+        loop {
+            let mut buffer = app.read.borrow_mut();
+            let read = ready!(self.exchange.poll_read(cx, &mut buffer[..]));
+            self.heard = true;
+            let long_lines = &app.shared.pools.long_lines;
+            let sink = &mut Lines {
+                out,
+                answer: &mut self.answer,
+            };
+            let progress = match read {
+                Ok(0) => self.transcoder.end(sink),
+                Ok(n) => self.transcoder.feed(&buffer[..n], long_lines, sink),
+                // An answer whose finish reason has been seen is complete even so.
+                Err(failure) => match self.transcoder.end(sink) {
+                    Ok(progress) => Ok(progress),
+                    Err(_) => return Poll::Ready(self.fail(Trouble::Provider(failure))),
+                },
+            };
+            match progress {
+                Ok(progress) => {
+                    if progress.events && !self.has_event {
+                        self.has_event = true;
+                        self.exchange.succeeded();
+                    }
+                    self.next = progress.done.map(Step::Done);
+                }
+                Err(fault) => self.next = Some(self.fail(Trouble::Stream(fault))),
+            }
+            if !out.is_empty() {
+                return Poll::Ready(Step::Lines);
+            }
+            if let Some(step) = self.next.take() {
+                return Poll::Ready(step);
+            }
+        }
+    }
+
+    /// The answer is complete: the connection may serve again.
+    pub fn finish(self) -> Answer {
+        self.exchange.finish();
+        self.answer
+    }
+
+    /// The provider was silent for too long.
+    pub fn silent(&mut self) {
+        self.exchange.failed();
+    }
+
+    fn fail(&mut self, trouble: Trouble) -> Step {
+        if !self.has_event {
+            self.exchange.failed();
+        }
+        Step::Failed(trouble)
+    }
+}
+
+/// The part of an answer that will be remembered, as the inside of a JSON string.
+#[derive(Debug)]
+pub struct Answer {
+    /// Whole deltas, up to the maximum.
+    pub text: Vec<u8>,
+    /// Deltas forwarded, remembered or not.
+    pub deltas: u64,
+    bytes_max: usize,
+    /// Something did not fit, so nothing more is added.
+    is_full: bool,
+    permit: Permit,
+}
+
+impl Answer {
+    /// An empty one of at most `bytes_max`; `permit` is of zero units from the pool of answer bytes.
+    pub fn new(bytes_max: usize, permit: Permit) -> Self {
+        Self {
+            text: Vec::new(),
+            deltas: 0,
+            bytes_max,
+            is_full: false,
+            permit,
+        }
+    }
+
+    /// The text and the permit for its memory.
+    pub fn into_parts(self) -> (Vec<u8>, Permit) {
+        (self.text, self.permit)
+    }
+
+    fn add(&mut self, delta: &[u8]) {
+        self.deltas += 1;
+        if self.is_full {
+            return;
+        }
+        let needed = self.text.len() + delta.len();
+        if needed > self.text.capacity() && !self.grow(needed) {
+            self.is_full = true;
+            return;
+        }
+        self.text.extend_from_slice(delta);
+    }
+
+    fn grow(&mut self, needed: usize) -> bool {
+        if needed > self.bytes_max {
+            return false;
+        }
+        let twice = (2 * self.text.capacity()).max(1024);
+        let capacity = needed.max(twice).min(self.bytes_max);
+        if !self
+            .permit
+            .resize(capacity.saturating_sub(ANSWER_BYTES_GUARANTEED))
+        {
+            return false;
+        }
+        self.text.reserve_exact(capacity - self.text.len());
+        true
+    }
+}
+
+/// Each delta goes to the client and to memory.
+struct Lines<'a> {
+    out: &'a mut Vec<u8>,
+    answer: &'a mut Answer,
+}
+
+impl Sink for Lines<'_> {
+    fn text(&mut self, escaped: &[u8]) {
+        write_line(self.out, escaped);
+        self.answer.add(escaped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Pool;
+
+    #[test]
+    fn an_answer_remembers_whole_deltas_up_to_its_maximum_and_the_pools() {
+        for (bytes_max, pool, expect) in [(100, 0, 90), (10_000, 0, 4080), (10_000, 100_000, 9990)]
+        {
+            let pool = Pool::new(pool);
+            let mut answer = Answer::new(bytes_max, pool.take(0).unwrap());
+            for _ in 0..1000 {
+                answer.add(&[b'x'; 30]);
+            }
+            assert_eq!(answer.text.len(), expect, "{bytes_max} {pool:?}");
+            assert!(answer.text.capacity() <= bytes_max && answer.deltas == 1000);
+            drop(answer);
+            assert_eq!(pool.used(), 0);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! One question: admitted against every limit, asked, and answered with a status or a stream.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::time::{Instant, sleep_until};
+
+use crate::app::App;
+use crate::chat::answer::{Opening, Slot, Stream};
+use crate::chat::open::{Chat, Opened, Question, open};
+use crate::chat::trouble::Trouble;
+use crate::entropy;
+use crate::error::Error;
+use crate::http::address::Bucket;
+use crate::http::wire::Wire;
+use crate::llm::prompt;
+use crate::log::{self, Value};
+use crate::store::{Begun, ChatKey, Owner, Window};
+
+/// Length of the window in which questions are counted.
+const WINDOW_MS: i64 = 60_000;
+
+/// A question as it came in.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The message.
+    pub message: &'a str,
+    /// Who asks.
+    pub owner: Owner,
+    /// What its limits are counted by.
+    pub bucket: Bucket,
+    /// The chat that it wants to continue: its cookie's value.
+    pub cookie: Option<&'a str>,
+    /// The request's id.
+    pub id: Rc<str>,
+    /// The connection.
+    pub wire: Rc<Wire>,
+    /// When the request was complete.
+    pub received: Instant,
+}
+
+/// An answer that the client will see with status 200.
+pub struct Answered {
+    /// The body.
+    pub stream: Stream,
+    /// The cookie of the chat; none if the turn will not be remembered.
+    pub cookie: Option<String>,
+}
+
+/// Answers a question.
+///
+/// # Errors
+/// Over a limit, no room, no provider, or the provider's failure before the first text and the
+/// first heartbeat.
+pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
+    let config = &app.shared.config.chat;
+    let client = app
+        .shared
+        .clients
+        .take(ask.bucket)
+        .ok_or(Error::TooMany(5))?;
+    let (chat, cookie, history) = find_chat(app, &ask).await?;
+    if app.upstream.providers().is_empty() {
+        return Err(Error::Unavailable {
+            message: "No model provider is configured",
+            retry_after: 60,
+        });
+    }
+    let pools = &app.shared.pools;
+    let stream = pools.streams.take(1).ok_or(Error::NO_ROOM)?;
+    let slot = Slot { stream, client };
+    let text = prompt::escape(ask.message);
+    // Question and history stand in memory twice while the prompt is being sent.
+    let memory = 2 * (text.len() + history.len() + config.system_prompt.len());
+    let question = Rc::new(Question {
+        app: Rc::clone(app),
+        id: ask.id,
+        received: ask.received,
+        text: RefCell::new(text),
+        history: RefCell::new(history),
+        chat: Cell::new(chat),
+        user: user(app, ask.owner, &cookie),
+        memory: RefCell::new(Some(pools.prompts.take(memory).ok_or(Error::NO_ROOM)?)),
+    });
+    let mut opening: Opening = Box::pin(open(Rc::clone(&question)));
+    let first = first(app, &mut opening, ask.received + config.heartbeat).await;
+    let stream = match first {
+        First::Opened(opened) => {
+            let opened = opened.map_err(Trouble::into_error)?;
+            Stream::opened(Rc::clone(&question), opened, ask.wire, slot)
+        }
+        First::Heartbeat => {
+            question.write_chat().await.map_err(Trouble::into_error)?;
+            Stream::opening(Rc::clone(&question), opening, ask.wire, slot)
+        }
+        First::Ending => return Err(Error::RESTARTING),
+    };
+    let cookie = question.chat.get().map(|_| cookie);
+    Ok(Answered { stream, cookie })
+}
+
+/// What happens first.
+enum First {
+    Opened(Result<Opened, Trouble>),
+    Heartbeat,
+    Ending,
+}
+
+async fn first(app: &App, opening: &mut Opening, heartbeat: Instant) -> First {
+    // The connection's task polls this again when the server's phase changes.
+    let ending = poll_fn(|_| match app.is_ending() {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    });
+    tokio::select! {
+        biased;
+        opened = opening => First::Opened(opened),
+        () = ending => First::Ending,
+        () = sleep_until(heartbeat) => First::Heartbeat,
+    }
+}
+
+/// Counts the question, and finds the chat it belongs to: the one of its cookie, or a new one.
+/// Without the session store, and if the configuration allows it, there is none.
+async fn find_chat(app: &App, ask: &Ask<'_>) -> Result<(Option<Chat>, String, Vec<u8>), Error> {
+    let config = &app.shared.config.chat;
+    let sent = ask.cookie.map(ChatKey::of);
+    let now_ms = app.clock.wall_ms();
+    let key = [b"chat:", ask.bucket.as_bytes()].concat();
+    let limit = config.rate_per_minute;
+    let window = (limit > 0).then(|| Window::new(&key, limit, WINDOW_MS));
+    let found = match app
+        .stores
+        .sessions
+        .begin_chat(now_ms, sent, ask.owner, window)
+        .await
+    {
+        Ok(Begun::Limited { retry_after_s }) => return Err(Error::TooMany(retry_after_s)),
+        Ok(Begun::Ready { chat }) => chat,
+        Err(_) if config.without_history => {
+            count_here(app, ask.bucket, now_ms)?;
+            return Ok((None, String::new(), Vec::new()));
+        }
+        Err(_) => return Err(Error::STORE_DOWN),
+    };
+    let chat = |key, generation, is_new| Chat {
+        key,
+        owner: ask.owner,
+        generation,
+        is_new,
+        is_written: false,
+    };
+    if let (Some(found), Some(cookie), Some(key)) = (found, ask.cookie, sent) {
+        let mut history = found.messages;
+        if !crate::llm::history::check(&history) {
+            log::error(
+                "stored history does not parse",
+                &[("id", Value::Str(&ask.id))],
+            );
+            history.clear();
+        }
+        let chat = chat(key, found.generation, false);
+        return Ok((Some(chat), cookie.to_string(), history));
+    }
+    let cookie = entropy::token();
+    let chat = chat(ChatKey::of(&cookie), entropy::bytes(), true);
+    Ok((Some(chat), cookie, Vec::new()))
+}
+
+/// Counts in this process while the store is down.
+fn count_here(app: &App, bucket: Bucket, now_ms: i64) -> Result<(), Error> {
+    match app.shared.config.chat.rate_per_minute {
+        0 => Ok(()),
+        limit => {
+            let hit = app
+                .shared
+                .fallback_windows
+                .hit(bucket, now_ms, limit, WINDOW_MS);
+            hit.map_err(Error::TooMany)
+        }
+    }
+}
+
+/// What a provider may know of the user: an HMAC of the account, or of the chat if anonymous.
+fn user(app: &App, owner: Owner, cookie: &str) -> String {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, app.stores.accounts.hmac_key());
+    let mut context = ring::hmac::Context::with_key(&key);
+    context.update(b"provider user\0");
+    match owner {
+        Owner::User(id) => context.update(&id.to_be_bytes()),
+        Owner::Anonymous => context.update(cookie.as_bytes()),
+    }
+    URL_SAFE_NO_PAD.encode(context.sign())
+}

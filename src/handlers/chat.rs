@@ -1,0 +1,191 @@
+//! `/deepseek_chat` and `/reset_chat`.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::app::App;
+use crate::chat::{forget, turn};
+use crate::clock;
+use crate::error::Error;
+use crate::http::cookie;
+use crate::http::reply::Reply;
+use crate::http::request::{BodyLimits, Request};
+use crate::store::Owner;
+
+/// Longest message in Unicode code points.
+const MESSAGE_CHARS_MAX: usize = 32_000;
+/// Deepest nesting of a request's JSON.
+const NESTING_MAX: usize = 128;
+/// Longest message in bytes, as it stands in the request.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Streams the answer to a message.
+pub async fn ask(app: &Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    let config = &app.shared.config;
+    let body = request
+        .read_body(&BodyLimits {
+            bytes_max: config.server.chat_body_bytes_max,
+            timeout: config.server.body_timeout,
+            pool: &app.shared.pools.bodies,
+        })
+        .await?;
+    let received = clock::now();
+    if !request.is_json() {
+        return Err(Error::UnsupportedType);
+    }
+    let message = message(&body.bytes)?.into_owned();
+    drop(body);
+    if config.chat.require_login {
+        // Accounts are still to come, so nobody is logged in.
+        return Err(Error::Unauthorized);
+    }
+    let ask = turn::Ask {
+        message: &message,
+        owner: Owner::Anonymous,
+        bucket: request.client.bucket(),
+        cookie: cookie::token(&request.headers, &config.server.app_cookie),
+        id: request.id,
+        wire: request.wire,
+        received,
+    };
+    let answered = turn::answer(app, ask).await?;
+    let reply = Reply::stream(Box::new(answered.stream));
+    Ok(match answered.cookie {
+        Some(value) => reply.with_cookie(cookie::set(
+            &config.server.app_cookie,
+            &value,
+            config.chat.session_ttl.as_secs(),
+            config.server.cookie_secure,
+        )),
+        None => reply,
+    })
+}
+
+/// Forgets the caller's chat.
+pub async fn reset(app: &Rc<App>, request: Request) -> Result<Reply, Error> {
+    let name = &app.shared.config.server.app_cookie;
+    let cookie = cookie::token(&request.headers, name);
+    forget::forget(app, Owner::Anonymous, cookie).await?;
+    Ok(Reply::fixed(
+        r#"{"status":"Reset chat history successfully"}"#,
+    ))
+}
+
+/// The message of a request body.
+fn message(body: &[u8]) -> Result<Cow<'_, str>, Error> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        message: &'a RawValue,
+    }
+    const REQUIRED: Error = Error::Invalid("Message is required");
+    // serde would take an array's first element for the first field.
+    if body.trim_ascii_start().first() != Some(&b'{') || is_deep(body) {
+        return Err(REQUIRED);
+    }
+    let body: Body<'_> = serde_json::from_slice(body).map_err(|_| REQUIRED)?;
+    let raw = body.message.get();
+    let text: Message<'_> = serde_json::from_str(raw).map_err(|_| REQUIRED)?;
+    let text = text.0;
+    if text.trim().is_empty() || text.contains('\0') {
+        return Err(REQUIRED);
+    }
+    if raw.len() - 2 > MESSAGE_BYTES_MAX || text.chars().count() > MESSAGE_CHARS_MAX {
+        return Err(Error::Invalid("Message too long"));
+    }
+    Ok(text)
+}
+
+/// Whether arrays and objects are nested deeper than anybody needs.
+fn is_deep(json: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    json.iter().any(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > NESTING_MAX
+    })
+}
+
+/// A JSON string that is borrowed where it holds no escapes.
+#[derive(Deserialize)]
+struct Message<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_a_string_with_something_in_it() {
+        let deep = format!(
+            r#"{{"message":{}1{}}}"#,
+            "[".repeat(10_000),
+            "]".repeat(10_000)
+        );
+        let deep_beside = deep
+            .replace("message", "x")
+            .replacen('{', r#"{"message":"m","#, 1);
+        for (body, expect) in [
+            (r#"{"message":"hi"}"#, Some("hi")),
+            (
+                r#" {"x":[{}],"message":"a\n\ud83d\ude00","y":1} "#,
+                Some("a\n😀"),
+            ),
+            (deep_beside.as_str(), None),
+            (
+                r#"{"x":[[[["]"]]]],"message":"[[[\\\"[["}"#,
+                Some("[[[\\\"[["),
+            ),
+            (r#"{"message":"a\u0000"}"#, None),
+            (deep.as_str(), None),
+            ("", None),
+            ("null", None),
+            (r#"["hi"]"#, None),
+            (r#""hi""#, None),
+            (r#"{"message":"hi"} x"#, None),
+            (r#"{"message":"hi""#, None),
+            ("{}", None),
+            (r#"{"message":null}"#, None),
+            (r#"{"message":1}"#, None),
+            (r#"{"message":true}"#, None),
+            (r#"{"message":["hi"]}"#, None),
+            (r#"{"message":{"a":"hi"}}"#, None),
+            (r#"{"message":""}"#, None),
+            (r#"{"message":" \t\n\u3000"}"#, None),
+            (r#"{"message":"\ud83d"}"#, None),
+            (r#"{"message":"\ude00\ud83d"}"#, None),
+        ] {
+            assert_eq!(
+                message(body.as_bytes()).ok().as_deref(),
+                expect,
+                "{body:.40}"
+            );
+        }
+        assert!(message(b"{\"message\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn a_message_has_its_limits() {
+        let body = |text: &str| format!(r#"{{"message":"{text}"}}"#);
+        for (text, fits) in [
+            ("字".repeat(21_845), true),
+            ("x".repeat(32_000), true),
+            ("x".repeat(32_001), false),
+            ("字".repeat(21_846), false),
+            ("\\u0061".repeat(10_922), true),
+            ("\\u0061".repeat(10_923), false),
+        ] {
+            let body = body(&text);
+            let result = message(body.as_bytes());
+            assert_eq!(result.is_ok(), fits, "{} bytes", text.len());
+        }
+    }
+}
