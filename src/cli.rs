@@ -99,7 +99,7 @@ fn run_serve(settings: &Settings) -> Result<(), Failure> {
     for warning in &config.warnings {
         log::warn("configuration", &[("warning", warning.into())]);
     }
-    serve::run(config, budget).map_err(Failure::Stopped)
+    serve::run(config, &budget).map_err(Failure::Stopped)
 }
 
 fn run_check(settings: &Settings) -> Result<(), Failure> {

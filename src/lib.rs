@@ -10,25 +10,31 @@ pub mod serve;
 pub mod worker;
 
 // HTTP: name the handler; HTTP in, HTTP out.
-pub mod handlers;
 pub mod router;
+
+pub mod handlers;
 
 // Rules: what CloudChat promises its users.
 pub mod chat;
 
 // Outside: the doors to everything that is not this process.
 pub mod app;
+pub mod saver;
+
 pub mod store;
 pub mod upstream;
-
-pub mod clock;
-pub mod entropy;
 
 // Vocabulary: plain types, pure protocol code, limits.
 pub mod budget;
 pub mod config;
-pub mod error;
 pub mod http;
-pub mod limits;
 pub mod llm;
+
+pub mod error;
 pub mod log;
+
+pub mod limits;
+
+// The doors to time and chance, which everything may stand on.
+pub mod clock;
+pub mod entropy;

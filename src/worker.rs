@@ -1,1 +1,316 @@
-//! (being written)
+//! One core: a thread with its own runtime, listeners and doors, and a task per connection.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinSet, spawn_local};
+use tokio::time::{sleep, timeout};
+
+use crate::app::{App, Phase, Shared};
+use crate::clock::Clock;
+use crate::http::address::Address;
+use crate::http::body::Scratch;
+use crate::http::reply;
+use crate::http::wire::{ClientIo, Socket, Timeouts, Wire};
+use crate::limits::{Permit, READ_BYTES};
+use crate::log::{self, Value};
+use crate::router;
+use crate::saver::{SAVE_TIMEOUT, Saver};
+use crate::store::Stores;
+use crate::upstream::{self, Upstream};
+
+/// hyper's smallest write buffer; it also bounds a request's head.
+const BUFFER_BYTES: usize = 8192;
+/// Pause after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After the drain time: enough to store the turns and send the last lines.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(SAVE_TIMEOUT.as_secs() + 1);
+/// How long a connection that there is no room for is kept so that it sees the refusal.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many such connections a core keeps at a time.
+const REFUSALS_MAX: usize = 32;
+
+/// A bound socket, not yet known to a runtime.
+#[derive(Debug)]
+pub enum Listener {
+    /// This worker's own socket of a port that all share.
+    Tcp(std::net::TcpListener),
+    /// A socket that all workers share.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// What a worker is started with.
+pub struct Setup {
+    /// Which worker, counted from 0.
+    pub worker: usize,
+    /// Its sockets, bound and set not to block.
+    pub listeners: Vec<Listener>,
+    /// What all cores share.
+    pub shared: Arc<Shared>,
+    /// Its way to the stores.
+    pub stores: Stores,
+    /// The providers.
+    pub upstream: Arc<upstream::Shared>,
+    /// The server's phase.
+    pub phases: watch::Receiver<Phase>,
+}
+
+/// Serves until the drain is over.
+///
+/// # Errors
+/// The runtime or a listener cannot be set up, or listening ends by itself.
+pub fn run(setup: Setup) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(|error| format!("runtime: {error}"))?;
+    runtime.block_on(serve(setup))
+}
+
+async fn serve(setup: Setup) -> Result<(), String> {
+    let Setup {
+        worker,
+        listeners,
+        shared,
+        stores,
+        upstream,
+        mut phases,
+    } = setup;
+    let streams_max = shared.pools.streams.max();
+    let (saver, saving) = Saver::start(stores.sessions.clone(), Clock::System, streams_max);
+    let app = Rc::new(App {
+        worker,
+        stores,
+        upstream: Upstream::new(upstream),
+        saver,
+        clock: Clock::System,
+        read: RefCell::new(Box::new([0; READ_BYTES])),
+        out: Scratch::default(),
+        phase: Cell::new(Phase::Running),
+        phases: phases.clone(),
+        shared: Arc::clone(&shared),
+    });
+    if worker == 0 {
+        spawn_local(check_models(Rc::clone(&app)));
+    }
+    let live = Rc::new(Live::default());
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        let accept = accept(Rc::clone(&app), listener, Rc::clone(&live));
+        accepting.spawn_local(accept);
+    }
+    tokio::select! {
+        _ = phases.wait_for(|phase| *phase >= Phase::Draining) => {}
+        Some(ended) = accepting.join_next() => {
+            return Err(format!("listening ended: {ended:?}"));
+        }
+    }
+    // The listeners close here: who comes now is refused by the kernel.
+    accepting.shutdown().await;
+    tokio::select! {
+        () = live.none() => {}
+        _ = phases.wait_for(|phase| *phase >= Phase::Ending) => {
+            if timeout(ENDING_TIMEOUT, live.none()).await.is_err() {
+                log::warn("connections cut", &[("worker", Value::U64(worker as u64))]);
+            }
+        }
+    }
+    drop(app);
+    match timeout(ENDING_TIMEOUT, saving).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("the saver: {error}")),
+        // A connection that was cut still holds the way to the saver, but nothing to save.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Counts this core's connections.
+#[derive(Debug, Default)]
+struct Live {
+    count: Cell<usize>,
+    gone: Notify,
+}
+
+impl Live {
+    fn enter(self: &Rc<Self>) -> Lives {
+        self.count.set(self.count.get() + 1);
+        Lives(Rc::clone(self))
+    }
+
+    async fn none(&self) {
+        while self.count.get() > 0 {
+            self.gone.notified().await;
+        }
+    }
+}
+
+struct Lives(Rc<Live>);
+
+impl Drop for Lives {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        if self.0.count.get() == 0 {
+            self.0.gone.notify_one();
+        }
+    }
+}
+
+/// Accepts until the task is aborted; what fails is tried again after a pause.
+async fn accept(app: Rc<App>, listener: Listener, live: Rc<Live>) -> io::Error {
+    let listener = match listen(listener) {
+        Ok(listener) => listener,
+        Err(error) => return error,
+    };
+    let refusals = Rc::new(Cell::new(0));
+    let mut failing = false;
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                failing = false;
+                match app.shared.pools.connections.take(1) {
+                    Some(permit) => {
+                        let lives = live.enter();
+                        spawn_local(connection(Rc::clone(&app), socket, peer, permit, lives));
+                    }
+                    None => {
+                        spawn_local(refuse(socket, Rc::clone(&refusals)));
+                    }
+                }
+            }
+            // The client was gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if !failing {
+                    log::error("accept failed", &[("cause", Value::Display(&error))]);
+                }
+                failing = true;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A listener that the runtime knows.
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+fn listen(listener: Listener) -> io::Result<Listening> {
+    match listener {
+        Listener::Tcp(tcp) => TcpListener::from_std(tcp).map(Listening::Tcp),
+        Listener::Unix(unix) => UnixListener::from_std(unix).map(Listening::Unix),
+    }
+}
+
+impl Listening {
+    async fn accept(&self) -> io::Result<(Socket, Address)> {
+        match self {
+            Self::Tcp(tcp) => {
+                let (socket, peer) = tcp.accept().await?;
+                // Each line must leave at once; without this it would wait for the last one's ACK.
+                socket.set_nodelay(true)?;
+                Ok((Socket::Tcp(socket), Address::of(peer.ip())))
+            }
+            Self::Unix(unix) => {
+                let (socket, _) = unix.accept().await?;
+                Ok((Socket::Unix(socket), Address::Unix))
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end. It is polled again at each change of the phase, and with it
+/// the handler or body that is running, so that these need not watch the phase themselves.
+async fn connection(app: Rc<App>, socket: Socket, peer: Address, permit: Permit, lives: Lives) {
+    let config = &app.shared.config.server;
+    let timeouts = Timeouts {
+        head: config.head_timeout,
+        idle: config.idle_timeout,
+        write: config.write_timeout,
+    };
+    let wire = Wire::new();
+    let stalled = Arc::clone(&app.shared.pools.stalled);
+    let io = ClientIo::new(socket, Rc::clone(&wire), timeouts, stalled);
+    let service =
+        service_fn(|request| router::serve(Rc::clone(&app), Rc::clone(&wire), peer, request));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(BUFFER_BYTES)
+            .writev(false)
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(io), service)
+    );
+    let mut phases = app.phases.clone();
+    loop {
+        tokio::select! {
+            biased;
+            // How a connection ends says nothing that the request's line does not say.
+            _ = connection.as_mut() => break,
+            changed = phases.changed() => {
+                let phase = *phases.borrow_and_update();
+                app.phase.set(phase);
+                if phase >= Phase::Draining {
+                    connection.as_mut().graceful_shutdown();
+                }
+                if changed.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    drop(permit);
+    drop(lives);
+}
+
+/// Answers a connection that there is no room for, so that the client sees why.
+async fn refuse(socket: Socket, refusals: Rc<Cell<usize>>) {
+    if refusals.get() >= REFUSALS_MAX {
+        return;
+    }
+    refusals.set(refusals.get() + 1);
+    let text = reply::no_room_for_connection();
+    let sent = match &socket {
+        Socket::Tcp(tcp) => tcp.try_write(text.as_bytes()),
+        Socket::Unix(unix) => unix.try_write(text.as_bytes()),
+    };
+    if sent.is_ok() {
+        // Closing before the request has been read would reset the connection, answer and all.
+        let mut buffer = [0; 1024];
+        let read_on = async {
+            match socket {
+                Socket::Tcp(mut tcp) => while matches!(tcp.read(&mut buffer).await, Ok(1..)) {},
+                Socket::Unix(mut unix) => while matches!(unix.read(&mut buffer).await, Ok(1..)) {},
+            }
+        };
+        // Either end of the wait is fine.
+        let _: Result<(), _> = timeout(REFUSAL_TIMEOUT, read_on).await;
+    }
+    refusals.set(refusals.get() - 1);
+}
+
+/// Warns of models that their provider no longer serves.
+async fn check_models(app: Rc<App>) {
+    for (index, row) in app.upstream.providers().iter().enumerate() {
+        if let Ok(Some(false)) = app.upstream.model_served(index).await {
+            log::warn(
+                "model not served",
+                &[
+                    ("provider", Value::Str(&row.name)),
+                    ("model", Value::Str(&row.model)),
+                ],
+            );
+        }
+    }
+}

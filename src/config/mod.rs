@@ -179,6 +179,13 @@ pub struct Chat {
     pub answer_bytes_max: usize,
 }
 
+impl Chat {
+    /// The life of a chat in milliseconds, as stores count it.
+    pub fn session_ttl_ms(&self) -> i64 {
+        i64::try_from(self.session_ttl.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
 /// Which certificate authorities vouch for providers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Roots {

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock;
@@ -141,6 +142,13 @@ pub fn init(format: Format, journal: bool) {
     STYLE.get_or_init(|| Style { format, journal });
 }
 
+static HIDES_INFO: AtomicBool = AtomicBool::new(false);
+
+/// From now on only warnings and errors are written: for a program that talks to a person.
+pub fn hide_info() {
+    HIDES_INFO.store(true, Ordering::Relaxed);
+}
+
 /// Whether stderr is the stream that `JOURNAL_STREAM` (`device:inode`, systemd.exec(5)) names.
 /// The variable is inherited, so it alone proves nothing: stderr may have been redirected since.
 pub fn is_journal(journal_stream: Option<&str>) -> bool {
@@ -157,7 +165,9 @@ pub fn is_journal(journal_stream: Option<&str>) -> bool {
 
 /// Logs an event in the ordinary course of things.
 pub fn info(event: &str, fields: &[Field<'_>]) {
-    write(Level::Info, event, fields);
+    if !HIDES_INFO.load(Ordering::Relaxed) {
+        write(Level::Info, event, fields);
+    }
 }
 
 /// Logs something the operator should look at some time.
