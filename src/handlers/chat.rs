@@ -86,7 +86,9 @@ fn message(body: &[u8]) -> Result<Cow<'_, str>, Error> {
     if body.trim_ascii_start().first() != Some(&b'{') || is_deep(body) {
         return Err(REQUIRED);
     }
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|_| REQUIRED)?;
+    // Also what is ignored must be UTF-8 (RFC 8259, 8.1); serde looks at what it takes only.
+    let body = std::str::from_utf8(body).map_err(|_| REQUIRED)?;
+    let body: Body<'_> = serde_json::from_str(body).map_err(|_| REQUIRED)?;
     let raw = body.message.get();
     let text: Message<'_> = serde_json::from_str(raw).map_err(|_| REQUIRED)?;
     let text = text.0;
@@ -170,6 +172,7 @@ mod tests {
             );
         }
         assert!(message(b"{\"message\":\"\xff\"}").is_err());
+        assert!(message(b"{\"message\":\"hi\",\"x\":\"\xff\"}").is_err());
     }
 
     #[test]

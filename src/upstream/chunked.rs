@@ -22,7 +22,10 @@ pub struct Decoded {
 
 /// The bytes are no chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotChunked;
+pub struct NotChunked {
+    /// Body bytes before the fault, at the front of the buffer.
+    pub written: usize,
+}
 
 impl fmt::Display for NotChunked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +110,7 @@ impl Decoder {
                     self.state = State::DataCr;
                 }
             } else {
-                self.state = self.step(bytes[read])?;
+                self.state = self.step(bytes[read]).ok_or(NotChunked { written })?;
                 read += 1;
             }
         }
@@ -117,9 +120,9 @@ impl Decoder {
         })
     }
 
-    /// The state behind one byte of framing.
-    fn step(&mut self, byte: u8) -> Result<State, NotChunked> {
-        Ok(match (self.state, byte) {
+    /// The state behind one byte of framing; none if it may not stand there.
+    fn step(&mut self, byte: u8) -> Option<State> {
+        Some(match (self.state, byte) {
             (State::Size { digits }, _) if byte.is_ascii_hexdigit() => self.digit(digits, byte)?,
             (State::Size { digits: 1.. }, b';' | b' ' | b'\t') => State::Extension { skipped: 1 },
             (State::Size { digits: 1.. } | State::Extension { .. }, b'\r') => State::SizeEnd,
@@ -142,21 +145,21 @@ impl Decoder {
                 self.trailers += 1;
                 State::Trailer
             }
-            _ => return Err(NotChunked),
+            _ => return None,
         })
     }
 
     /// One more digit of the size; sixteen fill a `u64` exactly.
-    fn digit(&mut self, digits: u8, byte: u8) -> Result<State, NotChunked> {
+    fn digit(&mut self, digits: u8, byte: u8) -> Option<State> {
         if digits == 16 {
-            return Err(NotChunked);
+            return None;
         }
         let value = match byte {
             b'0'..=b'9' => byte - b'0',
             _ => (byte | 0x20) - b'a' + 10,
         };
         self.left = self.left << 4 | u64::from(value);
-        Ok(State::Size { digits: digits + 1 })
+        Some(State::Size { digits: digits + 1 })
     }
 }
 
@@ -165,12 +168,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Decodes pieces of `input`; the body and the bytes left behind its end.
-    fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), NotChunked> {
+    /// Decodes pieces of `input`: the body and the bytes left behind its end, or what came before
+    /// the fault.
+    fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool, usize), Vec<u8>> {
         let (mut decoder, mut body, mut surplus) = (Decoder::new(), Vec::new(), 0);
         for piece in pieces {
             let mut bytes = piece.to_vec();
-            let decoded = decoder.decode(&mut bytes)?;
+            let decoded = match decoder.decode(&mut bytes) {
+                Ok(decoded) => decoded,
+                Err(NotChunked { written }) => {
+                    body.extend_from_slice(&bytes[..written]);
+                    return Err(body);
+                }
+            };
             assert!(decoded.consumed == bytes.len() || decoder.is_done());
             surplus += bytes.len() - decoded.consumed;
             body.extend_from_slice(&bytes[..decoded.written]);
@@ -181,8 +191,9 @@ mod tests {
     #[test]
     fn bodies() {
         let long = "x".repeat(2000);
-        let check = |input: &str, expect: Result<(&str, bool, usize), NotChunked>| {
+        let check = |input: &str, expect: Result<(&str, bool, usize), &str>| {
             let expect = expect.map(|(body, done, left)| (body.as_bytes().to_vec(), done, left));
+            let expect = expect.map_err(|before| before.as_bytes().to_vec());
             assert_eq!(decode(&[input.as_bytes()]), expect, "{input:?}");
         };
         check("5\r\nhello\r\n0\r\n\r\n", Ok(("hello", true, 0)));
@@ -224,7 +235,12 @@ mod tests {
             &format!("0\r\nX: {long}{long}{long}"),
             "5;a\nb\r\n",
         ] {
-            check(broken, Err(NotChunked));
+            let before = if broken.contains("hello") && broken.starts_with("5\r") {
+                "hello"
+            } else {
+                ""
+            };
+            check(broken, Err(before));
         }
         check(
             &format!("ffffffffffffffff\r\n{long}"),

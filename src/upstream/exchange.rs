@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Upstream;
 use super::breaker::Ticket;
-use super::chunked::Decoder;
+use super::chunked::{Decoder, NotChunked};
 use super::connection::Connection;
 use super::failure::Failure;
 use super::head::BodyLength;
@@ -135,7 +135,14 @@ impl Body {
                 }
             }
             Framing::Chunked(decoder) => {
-                let decoded = decoder.decode(raw).ok()?;
+                let decoded = match decoder.decode(raw) {
+                    Ok(decoded) => decoded,
+                    // What came before the fault still counts.
+                    Err(NotChunked { written }) => {
+                        self.framing = Framing::Broken;
+                        return (written > 0).then_some(written);
+                    }
+                };
                 self.keep &= decoded.consumed == n;
                 if decoder.is_done() {
                     self.keep &= self.early.is_empty();

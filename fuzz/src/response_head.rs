@@ -1,5 +1,5 @@
-// Invariant: no bytes make the parser of provider response heads panic, a head never reaches
-// beyond its bytes, and more bytes never change a verdict.
+//! Invariant: no bytes make the parser of provider response heads panic, a head never reaches
+//! beyond its bytes, and more bytes never change a verdict.
 #![no_main]
 
 use cloudchat::upstream::head::parse;
