@@ -88,8 +88,8 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
     let addresses: Vec<Listen> = bound.iter().map(|b| b.address.clone()).collect();
     let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
     for bound in bound {
-        for (own, listener) in listeners.iter_mut().zip(bound.listeners) {
-            own.push(listener);
+        for (own, bound) in listeners.iter_mut().zip(bound.listeners) {
+            own.extend(bound);
         }
     }
     let mut threads = Vec::new();
@@ -197,10 +197,11 @@ async fn all_ended(
     Ok(())
 }
 
-/// An address with a listener for each worker.
+/// An address and what listens there.
 struct Bound {
     address: Listen,
-    listeners: Vec<Listener>,
+    /// For each worker.
+    listeners: Vec<Vec<Listener>>,
 }
 
 fn bind(listen: &Listen, workers: usize, send_buffer: usize) -> Result<Bound, String> {
@@ -233,7 +234,7 @@ fn bind_tcp(address: SocketAddr, workers: usize, send_buffer: usize) -> io::Resu
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        listeners.push(Listener::Tcp(socket.into()));
+        listeners.push(vec![Listener::Tcp(socket.into())]);
     }
     Ok(Bound {
         address: Listen::Tcp(address),
@@ -251,16 +252,23 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// One socket that all workers accept from; for its owner and group only.
+/// One socket, whose connections are dealt out to all workers; for its owner and group only.
 fn bind_unix(path: &Path, workers: usize) -> io::Result<Bound> {
     remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     listener.set_nonblocking(true)?;
-    let listeners = (0..workers).map(|_| listener.try_clone().map(Listener::Unix));
+    // If all accepted, the one that wakes first would take nearly everything.
+    let ways = (0..workers).map(|_| mpsc::unbounded_channel());
+    let (dealt, taken): (Vec<_>, Vec<_>) = ways.unzip();
+    let taken = taken.into_iter().map(|dealt| vec![Listener::Dealt(dealt)]);
+    let mut listeners: Vec<Vec<Listener>> = taken.collect();
+    if let Some(first) = listeners.first_mut() {
+        first.push(Listener::Unix(listener, dealt));
+    }
     Ok(Bound {
         address: Listen::Unix(PathBuf::from(path)),
-        listeners: listeners.collect::<io::Result<_>>()?,
+        listeners,
     })
 }
 

@@ -11,8 +11,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Notify, watch};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
@@ -45,9 +45,15 @@ const REFUSALS_MAX: usize = 32;
 pub enum Listener {
     /// This worker's own socket of a port that all share.
     Tcp(std::net::TcpListener),
-    /// A socket that all workers share.
-    Unix(std::os::unix::net::UnixListener),
+    /// A Unix socket, which only one worker can own: it deals the connections out, to itself too.
+    Unix(std::os::unix::net::UnixListener, Vec<Dealt>),
+    /// What another worker deals to this one.
+    Dealt(mpsc::UnboundedReceiver<(std::os::unix::net::UnixStream, Permit)>),
 }
+
+/// The way to a worker for connections that another one has accepted. Unbounded, because each
+/// connection brings its permit.
+pub type Dealt = mpsc::UnboundedSender<(std::os::unix::net::UnixStream, Permit)>;
 
 /// What a worker is started with.
 pub struct Setup {
@@ -107,8 +113,12 @@ async fn serve(setup: Setup) -> Result<(), String> {
     let live = Rc::new(Live::default());
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        let accept = accept(Rc::clone(&app), listener, Rc::clone(&live));
-        accepting.spawn_local(accept);
+        let (app, live) = (Rc::clone(&app), Rc::clone(&live));
+        match listener {
+            Listener::Tcp(tcp) => accepting.spawn_local(accept_tcp(app, tcp, live)),
+            Listener::Unix(unix, dealt) => accepting.spawn_local(accept_unix(app, unix, dealt)),
+            Listener::Dealt(dealt) => accepting.spawn_local(take_dealt(app, dealt, live)),
+        };
     }
     tokio::select! {
         _ = phases.wait_for(|phase| *phase >= Phase::Draining) => {}
@@ -166,67 +176,114 @@ impl Drop for Lives {
     }
 }
 
-/// Accepts until the task is aborted; what fails is tried again after a pause.
-async fn accept(app: Rc<App>, listener: Listener, live: Rc<Live>) -> io::Error {
-    let listener = match listen(listener) {
-        Ok(listener) => listener,
+/// Accepts until the task is aborted. The kernel has spread the connections over the workers.
+async fn accept_tcp(app: Rc<App>, tcp: std::net::TcpListener, live: Rc<Live>) -> io::Error {
+    let tcp = match TcpListener::from_std(tcp) {
+        Ok(tcp) => tcp,
         Err(error) => return error,
     };
-    let refusals = Rc::new(Cell::new(0));
-    let mut failing = false;
+    let mut door = Door::default();
     loop {
-        match listener.accept().await {
-            Ok((socket, peer)) => {
-                failing = false;
-                match app.shared.pools.connections.take(1) {
-                    Some(permit) => {
-                        let lives = live.enter();
-                        spawn_local(connection(Rc::clone(&app), socket, peer, permit, lives));
-                    }
-                    None => {
-                        spawn_local(refuse(socket, Rc::clone(&refusals)));
-                    }
-                }
+        let Some((socket, peer)) = door.entered(tcp.accept().await).await else {
+            continue;
+        };
+        // Each line must leave at once; without this it would wait for the last one's ACK.
+        if let Err(error) = socket.set_nodelay(true) {
+            log::warn(
+                "connection not set up",
+                &[("cause", Value::Display(&error))],
+            );
+        }
+        let socket = Socket::Tcp(socket);
+        match app.shared.pools.connections.take(1) {
+            Some(permit) => {
+                let peer = Address::of(peer.ip());
+                let connection = connection(Rc::clone(&app), socket, peer, permit, live.enter());
+                spawn_local(connection);
             }
-            // The client was gone before it was accepted.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                if !failing {
-                    log::error("accept failed", &[("cause", Value::Display(&error))]);
-                }
-                failing = true;
-                sleep(ACCEPT_PAUSE).await;
-            }
+            None => door.refuse(socket),
         }
     }
 }
 
-/// A listener that the runtime knows.
-enum Listening {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-fn listen(listener: Listener) -> io::Result<Listening> {
-    match listener {
-        Listener::Tcp(tcp) => TcpListener::from_std(tcp).map(Listening::Tcp),
-        Listener::Unix(unix) => UnixListener::from_std(unix).map(Listening::Unix),
+/// Accepts until the task is aborted, and deals the connections out in turn.
+async fn accept_unix(
+    app: Rc<App>,
+    unix: std::os::unix::net::UnixListener,
+    dealt: Vec<Dealt>,
+) -> io::Error {
+    let unix = match UnixListener::from_std(unix) {
+        Ok(unix) => unix,
+        Err(error) => return error,
+    };
+    let mut door = Door::default();
+    let mut turns = dealt.iter().cycle();
+    loop {
+        let Some((socket, _)) = door.entered(unix.accept().await).await else {
+            continue;
+        };
+        match (app.shared.pools.connections.take(1), turns.next()) {
+            (Some(permit), Some(worker)) => match socket.into_std() {
+                // A worker that has stopped drops the connection: the server is draining.
+                Ok(socket) => worker.send((socket, permit)).unwrap_or_default(),
+                Err(error) => return error,
+            },
+            _ => door.refuse(Socket::Unix(socket)),
+        }
     }
 }
 
-impl Listening {
-    async fn accept(&self) -> io::Result<(Socket, Address)> {
-        match self {
-            Self::Tcp(tcp) => {
-                let (socket, peer) = tcp.accept().await?;
-                // Each line must leave at once; without this it would wait for the last one's ACK.
-                socket.set_nodelay(true)?;
-                Ok((Socket::Tcp(socket), Address::of(peer.ip())))
+/// Serves what another worker has accepted.
+async fn take_dealt(
+    app: Rc<App>,
+    mut dealt: mpsc::UnboundedReceiver<(std::os::unix::net::UnixStream, Permit)>,
+    live: Rc<Live>,
+) -> io::Error {
+    while let Some((socket, permit)) = dealt.recv().await {
+        match UnixStream::from_std(socket) {
+            Ok(socket) => {
+                let socket = Socket::Unix(socket);
+                let connection =
+                    connection(Rc::clone(&app), socket, Address::Unix, permit, live.enter());
+                spawn_local(connection);
             }
-            Self::Unix(unix) => {
-                let (socket, _) = unix.accept().await?;
-                Ok((Socket::Unix(socket), Address::Unix))
+            Err(error) => log::error("connection lost", &[("cause", Value::Display(&error))]),
+        }
+    }
+    io::Error::other("the accepting worker has ended")
+}
+
+/// What happens at a listener besides serving.
+#[derive(Default)]
+struct Door {
+    is_failing: bool,
+    refusals: Rc<Cell<usize>>,
+}
+
+impl Door {
+    /// The connection that came in; none after a failure, and then only after a pause.
+    async fn entered<T>(&mut self, accepted: io::Result<T>) -> Option<T> {
+        match accepted {
+            Ok(accepted) => {
+                self.is_failing = false;
+                Some(accepted)
             }
+            // The client was gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+            Err(error) => {
+                if !self.is_failing {
+                    log::error("accept failed", &[("cause", Value::Display(&error))]);
+                }
+                self.is_failing = true;
+                sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+
+    fn refuse(&self, socket: Socket) {
+        if self.refusals.get() < REFUSALS_MAX {
+            spawn_local(refuse(socket, Rc::clone(&self.refusals)));
         }
     }
 }
@@ -276,9 +333,6 @@ async fn connection(app: Rc<App>, socket: Socket, peer: Address, permit: Permit,
 
 /// Answers a connection that there is no room for, so that the client sees why.
 async fn refuse(socket: Socket, refusals: Rc<Cell<usize>>) {
-    if refusals.get() >= REFUSALS_MAX {
-        return;
-    }
     refusals.set(refusals.get() + 1);
     let text = reply::no_room_for_connection();
     let sent = match &socket {

@@ -28,5 +28,8 @@ fuzz_target!(|input: &[u8]| {
     let Some((step, input)) = input.split_first() else {
         return;
     };
-    assert_eq!(decode(input, usize::from(*step).max(1)), decode(input, usize::MAX));
+    assert_eq!(
+        decode(input, usize::from(*step).max(1)),
+        decode(input, usize::MAX)
+    );
 });
