@@ -11,7 +11,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
 
 use bench::args::{Args, fail};
 use bench::listen;
@@ -21,7 +20,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
 
 #[global_allocator]
@@ -81,9 +80,8 @@ fn core(socket: TcpSocket, listening: &Barrier) -> io::Result<()> {
 
 async fn connection(stream: TcpStream) {
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10))
-        .max_buf_size(16_384)
+        .header_read_timeout(None)
+        .max_buf_size(8192)
         .writev(false)
         .serve_connection(TokioIo::new(stream), service_fn(hello));
     // A client that closes in the middle is nothing to report.
