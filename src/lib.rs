@@ -35,6 +35,7 @@ pub mod log;
 
 pub mod limits;
 
-// The doors to time and chance, which everything may stand on.
+// The doors to time, chance and the allocator, which everything may stand on.
 pub mod clock;
 pub mod entropy;
+pub mod memory;

@@ -24,6 +24,7 @@ use crate::http::reply;
 use crate::http::wire::{ClientIo, Socket, Timeouts, Wire};
 use crate::limits::{Permit, READ_BYTES};
 use crate::log::{self, Value};
+use crate::memory;
 use crate::router;
 use crate::saver::{SAVE_TIMEOUT, Saver};
 use crate::store::Stores;
@@ -31,6 +32,8 @@ use crate::upstream::{self, Upstream};
 
 /// hyper's smallest write buffer; it also bounds a request's head.
 const BUFFER_BYTES: usize = 8192;
+/// How long memory of connections that have ended may stay with the allocator.
+const COLLECT_PAUSE: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After the drain time: enough to store the turns and send the last lines.
@@ -111,6 +114,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
         spawn_local(check_models(Rc::clone(&app)));
     }
     let live = Rc::new(Live::default());
+    spawn_local(give_memory_back(Rc::clone(&live)));
     let mut accepting = JoinSet::new();
     for listener in listeners {
         let (app, live) = (Rc::clone(&app), Rc::clone(&live));
@@ -149,7 +153,10 @@ async fn serve(setup: Setup) -> Result<(), String> {
 #[derive(Debug, Default)]
 struct Live {
     count: Cell<usize>,
-    gone: Notify,
+    /// The last one has ended.
+    none: Notify,
+    /// One has ended, and may have left memory behind.
+    ended: Notify,
 }
 
 impl Live {
@@ -160,7 +167,7 @@ impl Live {
 
     async fn none(&self) {
         while self.count.get() > 0 {
-            self.gone.notified().await;
+            self.none.notified().await;
         }
     }
 }
@@ -170,9 +177,19 @@ struct Lives(Rc<Live>);
 impl Drop for Lives {
     fn drop(&mut self) {
         self.0.count.set(self.0.count.get() - 1);
+        self.0.ended.notify_one();
         if self.0.count.get() == 0 {
-            self.0.gone.notify_one();
+            self.0.none.notify_one();
         }
+    }
+}
+
+/// Lets the allocator return what ended connections have left, now and then while any end.
+async fn give_memory_back(live: Rc<Live>) {
+    loop {
+        live.ended.notified().await;
+        sleep(COLLECT_PAUSE).await;
+        memory::collect();
     }
 }
 
