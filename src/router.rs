@@ -14,7 +14,7 @@ use crate::handlers::{chat, status};
 use crate::http::address::{Address, Trusted};
 use crate::http::body::Body;
 use crate::http::origin;
-use crate::http::reply::{Reply, Style};
+use crate::http::reply::{Reply, Style, X_REQUEST_ID};
 use crate::http::request::{Record, Request};
 use crate::http::wire::Wire;
 
@@ -26,7 +26,7 @@ async fn answer(
     request: Request,
 ) -> Result<Reply, Error> {
     match (method.as_str(), path) {
-        ("GET" | "HEAD", "/test") => Ok(status::test()),
+        ("GET" | "HEAD", "/test") => Ok(status::test(&request.id)),
         ("GET" | "HEAD", "/auth/healthz") => Ok(status::healthz(app).await),
         ("POST", "/deepseek_chat") => chat::ask(app, request).await,
         ("POST", "/reset_chat") => chat::reset(app, request).await,
@@ -104,7 +104,7 @@ pub async fn serve(
 /// The id that the proxy gave this request, if it is a harmless one; else a new one.
 fn request_id(headers: &HeaderMap) -> Rc<str> {
     let harmless = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    let sent = headers.get("x-request-id").and_then(|v| v.to_str().ok());
+    let sent = headers.get(&X_REQUEST_ID).and_then(|v| v.to_str().ok());
     match sent.filter(|id| (8..=64).contains(&id.len()) && id.bytes().all(harmless)) {
         Some(id) => id.into(),
         None => entropy::uuid().to_string().into(),

@@ -70,6 +70,7 @@ pub fn signals_runtime() -> Result<tokio::runtime::Runtime, String> {
 /// One clear line on what cannot be had.
 pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
     std::panic::set_hook(Box::new(log_panic));
+    raise_file_limit(budget.files_max as u64);
     let workers = config.server.workers;
     let mut bound = Vec::new();
     for listen in &config.server.listen {
@@ -285,6 +286,23 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
             _ => Err(io::ErrorKind::AddrInUse.into()),
         },
+    }
+}
+
+/// A shell gives a process fewer open files than the memory budget gives it connections.
+fn raise_file_limit(needed: u64) {
+    let limit = rlimit::increase_nofile_limit(needed)
+        .or_else(|_| rlimit::getrlimit(rlimit::Resource::NOFILE).map(|(soft, _)| soft));
+    if let Ok(limit) = limit
+        && limit < needed
+    {
+        log::warn(
+            "fewer open files allowed than connections; raise LimitNOFILE or ulimit -n",
+            &[
+                ("allowed", Value::U64(limit)),
+                ("needed", Value::U64(needed)),
+            ],
+        );
     }
 }
 

@@ -215,17 +215,13 @@ fn log_failure(question: &Question, provider: usize, trouble: &Trouble) {
         Trouble::Stream(Fault::Provider(error)) => (None, error.code()),
         _ => (None, ""),
     };
-    log::warn(
-        "provider failed",
-        &[
-            ("id", Value::Str(&question.id)),
-            (
-                "provider",
-                Value::Str(&question.app.upstream.providers()[provider].name),
-            ),
-            ("cause", Value::Str(&cause)),
-            ("status", Value::U64(status.unwrap_or(0).into())),
-            ("code", Value::Str(code)),
-        ],
-    );
+    let provider = &question.app.upstream.providers()[provider];
+    let mut fields = vec![
+        ("id", Value::Str(&question.id)),
+        ("provider", Value::Str(&provider.name)),
+        ("cause", Value::Str(&cause)),
+    ];
+    fields.extend(status.map(|status| ("status", Value::U64(status.into()))));
+    fields.extend((!code.is_empty()).then_some(("code", Value::Str(code))));
+    log::warn("provider failed", &fields);
 }

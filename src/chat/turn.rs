@@ -63,13 +63,14 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
         .clients
         .take(ask.bucket)
         .ok_or(Error::TooMany(5))?;
-    let (chat, cookie, history) = find_chat(app, &ask).await?;
     if app.upstream.providers().is_empty() {
+        // Before anything is counted: a visitor can do nothing about it.
         return Err(Error::Unavailable {
             message: "No model provider is configured",
             retry_after: 60,
         });
     }
+    let (chat, cookie, history) = find_chat(app, &ask).await?;
     let pools = &app.shared.pools;
     let stream = pools.streams.take(1).ok_or(Error::NO_ROOM)?;
     let slot = Slot { stream, client };

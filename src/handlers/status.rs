@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::app::App;
 use crate::clock;
@@ -12,15 +14,25 @@ use crate::http::reply::Reply;
 /// How long each store has to answer, so that the whole check stays below a second.
 const HEALTH_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// The time and a fresh id: enough to see whether an answer came from a cache.
-pub fn test() -> Reply {
+/// The time and an id: enough to see whether an answer came from a cache. The id is the request's
+/// own if that is a UUID, as it is unless a proxy has named the request.
+pub fn test(request_id: &str) -> Reply {
     let now = clock::since_epoch();
-    let id = entropy::uuid();
-    let seconds = now.as_secs();
-    let fraction = now.subsec_micros() / 100;
-    Reply::ok(format!(
-        r#"{{"timestamp":{seconds}.{fraction:04},"request_id":"{id}"}}"#
-    ))
+    let id = match Uuid::try_parse(request_id) {
+        Ok(own) if own.get_version_num() == 4 && request_id.len() == Hyphenated::LENGTH => own,
+        _ => entropy::uuid(),
+    };
+    // Milliseconds would do; four digits are what clients of the old service know.
+    let fraction = 10_000 + now.subsec_micros() / 100;
+    let mut json = String::with_capacity(96);
+    json.push_str(r#"{"timestamp":"#);
+    json.push_str(itoa::Buffer::new().format(now.as_secs()));
+    json.push('.');
+    json.push_str(&itoa::Buffer::new().format(fraction)[1..]);
+    json.push_str(r#","request_id":""#);
+    json.push_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    json.push_str("\"}");
+    Reply::ok(json)
 }
 
 /// Whether the stores answer.

@@ -4,8 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hyper::HeaderMap;
+use hyper::header::HeaderName;
 use ipnet::IpNet;
 
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// How many elements of `X-Forwarded-For` are looked at, from the right.
 const ELEMENTS_MAX: usize = 32;
 
@@ -97,7 +99,7 @@ impl Trusted<'_> {
         if !self.holds(peer) {
             return peer;
         }
-        let lines = headers.get_all("x-forwarded-for");
+        let lines = headers.get_all(&X_FORWARDED_FOR);
         let elements = lines
             .iter()
             .rev()

@@ -13,7 +13,8 @@ use crate::http::body::{Body, Chunk, Source};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header that names a request, ours and our proxy's.
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// How an endpoint words its errors.
@@ -118,7 +119,7 @@ impl Reply {
         let headers = self.0.headers_mut();
         let id = HeaderValue::from_str(request_id);
         headers.insert(
-            X_REQUEST_ID,
+            &X_REQUEST_ID,
             id.expect("ids are checked or made of hex digits"),
         );
         if style == Style::Auth {

@@ -18,7 +18,7 @@ use crate::clock;
 
 mod render;
 
-pub use render::render;
+pub use render::{Stamp, render};
 
 /// Bytes of one value that are written; the rest is replaced by `…`.
 pub const VALUE_BYTES_MAX: usize = 1024;
@@ -183,12 +183,20 @@ pub fn error(event: &str, fields: &[Field<'_>]) {
 /// Logs an event of the given level.
 pub fn write(level: Level, event: &str, fields: &[Field<'_>]) {
     thread_local! {
-        static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+        static LINE: RefCell<(String, Stamp)> = RefCell::default();
     }
     let style = STYLE.get().copied().unwrap_or_default();
-    let emit = |line: &mut String| {
+    let emit = |(line, stamp): &mut (String, Stamp)| {
         line.clear();
-        render(line, style, clock::since_epoch(), level, event, fields);
+        render(
+            line,
+            stamp,
+            style,
+            clock::since_epoch(),
+            level,
+            event,
+            fields,
+        );
         send(&mut io::stderr(), line);
         if line.capacity() > LINE_BYTES_KEPT {
             *line = String::new();
@@ -197,7 +205,7 @@ pub fn write(level: Level, event: &str, fields: &[Field<'_>]) {
     // Busy when a value's `Display` logs, gone while the thread ends: then a buffer of its own.
     let done = LINE.try_with(|line| line.try_borrow_mut().map(|mut line| emit(&mut line)));
     if !matches!(done, Ok(Ok(()))) {
-        emit(&mut String::new());
+        emit(&mut Default::default());
     }
 }
 

@@ -6,9 +6,37 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Field, Format, Level, Style, VALUE_BYTES_MAX, Value};
 
+/// A wall time as text, kept because most lines are of the same second as the one before.
+#[derive(Debug, Default)]
+pub struct Stamp {
+    second: u64,
+    /// `2025-07-13T15:47:20.`, empty at first.
+    text: String,
+}
+
+impl Stamp {
+    fn push(&mut self, since_epoch: Duration, out: &mut String) {
+        let second = since_epoch.as_secs();
+        if self.text.is_empty() || self.second != second {
+            let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + since_epoch);
+            self.text.clear();
+            write!(self.text, "{time}").expect("the time is after 1970 and a String takes it");
+            // `Z` stands at the end, after what is below a second.
+            self.text.pop();
+            self.text.push('.');
+            self.second = second;
+        }
+        out.push_str(&self.text);
+        let millis = since_epoch.subsec_millis();
+        let digit = |n: u32| char::from(b'0' + (n % 10) as u8);
+        out.extend([digit(millis / 100), digit(millis / 10), digit(millis), 'Z']);
+    }
+}
+
 /// Appends one line, with its line end, to `line`; `since_epoch` is the wall time.
 pub fn render(
     line: &mut String,
+    stamp: &mut Stamp,
     style: Style,
     since_epoch: Duration,
     level: Level,
@@ -27,8 +55,15 @@ pub fn render(
         writer.out.push('{');
     }
     if !style.journal {
-        let time = humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch);
-        writer.field("ts", Value::Display(&time));
+        writer.key("ts");
+        let quote = if style.format == Format::Json {
+            "\""
+        } else {
+            ""
+        };
+        writer.out.push_str(quote);
+        stamp.push(since_epoch, writer.out);
+        writer.out.push_str(quote);
     }
     writer.field("level", Value::Str(level.name()));
     writer.field("event", Value::Str(event));
@@ -49,7 +84,8 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn field(&mut self, key: &'static str, value: Value<'_>) {
+    /// Keys are plain words, so they need no escapes.
+    fn key(&mut self, key: &'static str) {
         let first = std::mem::replace(&mut self.first, false);
         match self.format {
             Format::Logfmt => {
@@ -60,26 +96,41 @@ impl Line<'_> {
                 self.out.push('=');
             }
             Format::Json => {
-                if !first {
-                    self.out.push(',');
-                }
-                self.text(key);
-                self.out.push(':');
+                self.out.push_str(if first { "\"" } else { ",\"" });
+                self.out.push_str(key);
+                self.out.push_str("\":");
             }
-        }
-        match value {
-            Value::Str(text) => self.text(text),
-            Value::Display(value) => self.text(value),
-            Value::U64(number) => self.bare(format_args!("{number}")),
-            Value::Bool(yes) => self.bare(format_args!("{yes}")),
-            Value::Millis(span) => self.bare(format_args!("{:.1}", span.as_secs_f64() * 1000.0)),
         }
     }
 
-    fn bare(&mut self, value: fmt::Arguments<'_>) {
-        self.out
-            .write_fmt(value)
-            .expect("numbers can be written, and a String takes them");
+    fn field(&mut self, key: &'static str, value: Value<'_>) {
+        self.key(key);
+        match value {
+            Value::Str(text) if text.len() <= VALUE_BYTES_MAX && is_plain(text) => {
+                let quote = if self.format == Format::Json {
+                    "\""
+                } else {
+                    ""
+                };
+                self.out.push_str(quote);
+                self.out.push_str(text);
+                self.out.push_str(quote);
+            }
+            Value::Str(text) => self.text(text),
+            Value::Display(value) => self.text(value),
+            Value::U64(number) => self.number(number),
+            Value::Bool(yes) => self.out.push_str(if yes { "true" } else { "false" }),
+            Value::Millis(span) => {
+                let tenths = (span.as_nanos() + 50_000) / 100_000;
+                self.number(u64::try_from(tenths / 10).unwrap_or(u64::MAX));
+                self.out.push('.');
+                self.number((tenths % 10) as u64);
+            }
+        }
+    }
+
+    fn number(&mut self, number: u64) {
+        self.out.push_str(itoa::Buffer::new().format(number));
     }
 
     /// A text, escaped, in quotes (in logfmt only if it needs them).
@@ -100,6 +151,14 @@ impl Line<'_> {
         }
         self.out.push_str(if cut { "…\"" } else { "\"" });
     }
+}
+
+/// Whether a text can stand as it is in both formats, as nearly all do; seen at a glance.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
 }
 
 /// Escapes what is written through it as the inside of a JSON string, and counts its bytes.
@@ -147,7 +206,16 @@ mod tests {
     fn line(format: Format, journal: bool, fields: &[Field<'_>]) -> String {
         let mut line = String::new();
         let style = Style { format, journal };
-        render(&mut line, style, AT, Level::Warn, "store is slow", fields);
+        let stamp = &mut Stamp::default();
+        render(
+            &mut line,
+            stamp,
+            style,
+            AT,
+            Level::Warn,
+            "store is slow",
+            fields,
+        );
         line
     }
 
@@ -186,6 +254,23 @@ mod tests {
     }
 
     #[test]
+    fn the_time_follows_the_clock() {
+        let mut stamp = Stamp::default();
+        for (millis, expect) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (7, "1970-01-01T00:00:00.007Z"),
+            (999, "1970-01-01T00:00:00.999Z"),
+            (1_752_421_640_050, "2025-07-13T15:47:20.050Z"),
+            (1_752_421_641_120, "2025-07-13T15:47:21.120Z"),
+            (1_752_421_640_120, "2025-07-13T15:47:20.120Z"),
+        ] {
+            let mut out = String::new();
+            stamp.push(Duration::from_millis(millis), &mut out);
+            assert_eq!(out, expect);
+        }
+    }
+
+    #[test]
     fn a_long_value_is_cut_between_characters() {
         let long = "好".repeat(1000);
         let line = line(Format::Json, false, &[("long", (&long).into())]);
@@ -196,12 +281,13 @@ mod tests {
 
     #[test]
     fn a_warm_line_needs_no_larger_buffer() {
-        let mut buffer = String::new();
+        let (mut buffer, mut stamp) = (String::new(), Stamp::default());
         let mut once = || {
             buffer.clear();
             let fields: &[Field<'_>] = &[("status", 200u16.into()), ("id", "a b".into())];
             render(
                 &mut buffer,
+                &mut stamp,
                 Style::default(),
                 AT,
                 Level::Info,
@@ -221,7 +307,7 @@ mod tests {
             for format in [Format::Json, Format::Logfmt] {
                 let mut line = String::new();
                 let style = Style { format, journal: false };
-                render(&mut line, style, AT, Level::Info, &event, fields);
+                render(&mut line, &mut Stamp::default(), style, AT, Level::Info, &event, fields);
                 prop_assert_eq!(line.matches('\n').count(), 1);
                 prop_assert!(!line[..line.len() - 1].contains(forges));
                 if format == Format::Json {
