@@ -4,8 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use crate::budget::Pools;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -60,8 +58,6 @@ pub struct App {
     pub out: Scratch,
     /// The server's phase as this core knows it.
     pub phase: Cell<Phase>,
-    /// How it learns of the next one.
-    pub phases: watch::Receiver<Phase>,
 }
 
 impl App {

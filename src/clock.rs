@@ -48,25 +48,74 @@ pub fn since_epoch() -> Duration {
 /// A timer whose deadline is named anew at each look. It stays armed for an earlier one where
 /// that saves re-arming it for each token, and then looks again.
 #[derive(Debug)]
-pub struct Timer(Pin<Box<Sleep>>);
+pub struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// The task that polls this will be woken at the deadline it is armed for.
+    is_armed: bool,
+}
 
 impl Timer {
-    /// A timer that is armed when it is first asked.
+    /// A timer that is armed for `first` when it is first asked. Always the same task must ask.
     pub fn new(first: Instant) -> Self {
-        Self(Box::pin(sleep_until(first)))
+        Self {
+            sleep: Box::pin(sleep_until(first)),
+            is_armed: false,
+        }
     }
 
     /// Ready once `deadline` has passed; else the task is woken then, or before.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        if self.0.deadline() > deadline || self.0.is_elapsed() {
-            self.0.as_mut().reset(deadline);
+        if self.sleep.deadline() > deadline {
+            self.arm(deadline);
         }
-        while self.0.as_mut().poll(cx).is_ready() {
+        if self.is_armed && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        while self.sleep.as_mut().poll(cx).is_ready() {
             if now() >= deadline {
                 return Poll::Ready(());
             }
-            self.0.as_mut().reset(deadline);
+            self.arm(deadline);
         }
+        self.is_armed = true;
         Poll::Pending
+    }
+
+    fn arm(&mut self, deadline: Instant) {
+        self.sleep.as_mut().reset(deadline);
+        self.is_armed = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_fires_at_the_deadline_that_was_named_last() {
+        let begin = now();
+        let ms = |n| begin + Duration::from_millis(n);
+        let mut timer = Timer::new(ms(500));
+        for (deadlines, expect) in [
+            // Named earlier than armed for, later than armed for, and in the past.
+            (&[300][..], 300),
+            (&[400, 600], 600),
+            (&[900, 700], 700),
+            (&[100], 700),
+        ] {
+            let mut deadlines = deadlines.iter();
+            let mut deadline = ms(0);
+            std::future::poll_fn(|cx| {
+                for next in deadlines.by_ref() {
+                    deadline = ms(*next);
+                    if timer.poll(cx, deadline).is_ready() {
+                        return Poll::Ready(());
+                    }
+                }
+                timer.poll(cx, deadline)
+            })
+            .await;
+            assert_eq!(now().duration_since(begin).as_millis(), expect);
+        }
     }
 }

@@ -1,113 +1,175 @@
 //! The way of every request: id, prefix, cross-site rule, endpoint, common headers, log line.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use hyper::body::Incoming;
-use hyper::{HeaderMap, Method, Response};
+use hyper::{Method, Response};
 
 use crate::app::App;
 use crate::clock;
-use crate::entropy;
 use crate::error::Error;
 use crate::handlers::{chat, status};
-use crate::http::address::{Address, Trusted};
+use crate::http::address::Address;
 use crate::http::body::Body;
 use crate::http::origin;
-use crate::http::reply::{Reply, Style, X_REQUEST_ID};
-use crate::http::request::{Record, Request};
-use crate::http::wire::Wire;
+use crate::http::reply::{Reply, Style};
+use crate::http::request::{Record, Request, RequestId};
+use crate::http::wire::{Busy, Wire};
+
+/// An endpoint's answer: at once, or after waiting for a body, a store or a provider.
+enum Answer {
+    Now(Result<Reply, Error>),
+    Later(Pin<Box<dyn Future<Output = Result<Reply, Error>>>>),
+}
 
 /// The whole API.
-async fn answer(
-    app: &Rc<App>,
-    method: &Method,
-    path: &str,
-    request: Request,
-) -> Result<Reply, Error> {
-    match (method.as_str(), path) {
-        ("GET" | "HEAD", "/test") => Ok(status::test(&request.id)),
-        ("GET" | "HEAD", "/auth/healthz") => Ok(status::healthz(app).await),
-        ("POST", "/deepseek_chat") => chat::ask(app, request).await,
-        ("POST", "/reset_chat") => chat::reset(app, request).await,
-        (method, path) => match (method, endpoint(path)) {
-            (_, None) => Err(Error::NotFound),
-            ("OPTIONS", Some((_, allow))) => Ok(Reply::options(allow)),
-            (_, Some((_, allow))) => Err(Error::MethodNotAllowed(allow)),
-        },
+fn answer(app: &Rc<App>, method: &str, endpoint: Option<Endpoint>, request: Request) -> Answer {
+    let app = Rc::clone(app);
+    match (method, endpoint) {
+        ("GET" | "HEAD", Some(TEST)) => Answer::Now(Ok(status::test(&request.id))),
+        ("GET" | "HEAD", Some(HEALTHZ)) => {
+            Answer::Later(Box::pin(async move { Ok(status::healthz(&app).await) }))
+        }
+        ("POST", Some(CHAT)) => Answer::Later(Box::pin(chat::ask(app, request))),
+        ("POST", Some(RESET)) => Answer::Later(Box::pin(chat::reset(app, request))),
+        (_, None) => Answer::Now(Err(Error::NotFound)),
+        ("OPTIONS", Some(endpoint)) => Answer::Now(Ok(Reply::options(endpoint.allow))),
+        (_, Some(endpoint)) => Answer::Now(Err(Error::MethodNotAllowed(endpoint.allow))),
     }
 }
 
-/// An endpoint's name for the log, and the methods it takes.
-fn endpoint(path: &str) -> Option<(&'static str, &'static str)> {
-    match path {
-        "/test" => Some(("/test", "GET, HEAD, OPTIONS")),
-        "/auth/healthz" => Some(("/auth/healthz", "GET, HEAD, OPTIONS")),
-        "/deepseek_chat" => Some(("/deepseek_chat", "POST, OPTIONS")),
-        "/reset_chat" => Some(("/reset_chat", "POST, OPTIONS")),
-        _ => None,
+/// A path of the API, which is also its name in the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Endpoint {
+    path: &'static str,
+    /// The methods it takes.
+    allow: &'static str,
+}
+
+const TEST: Endpoint = get("/test");
+const HEALTHZ: Endpoint = get("/auth/healthz");
+const CHAT: Endpoint = post("/deepseek_chat");
+const RESET: Endpoint = post("/reset_chat");
+
+const fn get(path: &'static str) -> Endpoint {
+    let allow = "GET, HEAD, OPTIONS";
+    Endpoint { path, allow }
+}
+
+const fn post(path: &'static str) -> Endpoint {
+    let allow = "POST, OPTIONS";
+    Endpoint { path, allow }
+}
+
+impl Endpoint {
+    /// The endpoint of a path as it was sent, if there is one under the prefix.
+    fn find(path: &str, prefix: &str) -> Option<Self> {
+        let path = path.strip_prefix(prefix)?;
+        [TEST, HEALTHZ, CHAT, RESET]
+            .into_iter()
+            .find(|e| e.path == path)
+    }
+}
+
+/// How the errors of a path are worded, whether it exists or not.
+fn style(path: &str, prefix: &str) -> Style {
+    match path.strip_prefix(prefix) {
+        Some(path) if path == "/auth" || path.starts_with("/auth/") => Style::Auth,
+        _ => Style::Plain,
     }
 }
 
 /// Serves one request.
-pub async fn serve(
-    app: Rc<App>,
-    wire: Rc<Wire>,
+pub fn serve(
+    app: &Rc<App>,
+    wire: &Rc<Wire>,
     peer: Address,
     request: hyper::Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Serving {
     let started = clock::now();
     let busy = wire.begin();
     let config = &app.shared.config;
     let (head, body) = request.into_parts();
-    let path = head.uri.path().strip_prefix(config.server.prefix.as_str());
-    let path = path.filter(|rest| rest.starts_with('/')).unwrap_or("");
-    let style = match path == "/auth" || path.starts_with("/auth/") {
-        true => Style::Auth,
-        false => Style::Plain,
+    let path = head.uri.path();
+    let endpoint = Endpoint::find(path, &config.server.prefix);
+    let style = style(path, &config.server.prefix);
+    let id = RequestId::of(&head.headers);
+    let request = Request {
+        headers: head.headers,
+        peer,
+        id: id.clone(),
+        wire: Rc::clone(wire),
+        body,
     };
-    let trusted = Trusted {
-        networks: &config.server.trusted_proxies,
-        unix: config.server.trust_unix,
-    };
-    let client = trusted.client(peer, &head.headers);
-    let id = request_id(&head.headers);
-    let cross_site = origin::is_cross_site(&head.method, &head.headers, &config.server.origins);
-    let result = if cross_site {
-        Err(Error::CrossSite)
-    } else {
-        let request = Request {
-            headers: head.headers,
-            client,
-            id: Rc::clone(&id),
-            wire,
-            body,
-        };
-        answer(&app, &head.method, path, request).await
-    };
-    let reply = result.unwrap_or_else(|error| Reply::error(&error, style));
-    let mut response = reply.finish(style, &id);
     let record = Record {
         id,
         method: known_method(&head.method),
-        route: endpoint(path).map_or("-", |(name, _)| name),
-        status: response.status().as_u16(),
+        route: endpoint.map_or("-", |endpoint| endpoint.path),
+        status: 0,
         worker: app.worker,
         started,
-        client: config.log.client_address.then_some(client),
-        stream: None,
+        client: config
+            .log
+            .client_address
+            .then(|| request.client(&config.server)),
     };
-    response.body_mut().attach(busy, record);
-    Ok(response)
+    let call = Call {
+        record,
+        style,
+        busy,
+    };
+    let origins = &config.server.origins;
+    let answer = if origin::is_cross_site(&head.method, &request.headers, origins) {
+        Answer::Now(Err(Error::CrossSite))
+    } else {
+        answer(app, head.method.as_str(), endpoint, request)
+    };
+    match answer {
+        Answer::Now(result) => Serving::Now(Some(call.finish(result))),
+        Answer::Later(answer) => Serving::Later(Box::pin(async { call.finish(answer.await) })),
+    }
 }
 
-/// The id that the proxy gave this request, if it is a harmless one; else a new one.
-fn request_id(headers: &HeaderMap) -> Rc<str> {
-    let harmless = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    let sent = headers.get(&X_REQUEST_ID).and_then(|v| v.to_str().ok());
-    match sent.filter(|id| (8..=64).contains(&id.len()) && id.bytes().all(harmless)) {
-        Some(id) => id.into(),
-        None => entropy::uuid().to_string().into(),
+/// What every response gets, whatever the endpoint says.
+struct Call {
+    record: Record,
+    style: Style,
+    busy: Busy,
+}
+
+impl Call {
+    fn finish(mut self, result: Result<Reply, Error>) -> Response<Body> {
+        let reply = result.unwrap_or_else(|error| Reply::error(&error, self.style));
+        let mut response = reply.finish(self.style, &self.record.id);
+        self.record.status = response.status().as_u16();
+        response.body_mut().attach(self.busy, self.record);
+        response
+    }
+}
+
+/// A request being served. What has to wait is boxed, because hyper keeps room for this as long as
+/// the connection lives.
+pub enum Serving {
+    /// The response is there.
+    Now(Option<Response<Body>>),
+    /// It will come.
+    Later(Pin<Box<dyn Future<Output = Response<Body>>>>),
+}
+
+impl Future for Serving {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(response) => {
+                let response = response.take().expect("hyper polls once to the end");
+                Poll::Ready(Ok(response))
+            }
+            Self::Later(response) => response.as_mut().poll(cx).map(Ok),
+        }
     }
 }
 
@@ -117,26 +179,4 @@ fn known_method(method: &Method) -> &'static str {
         .into_iter()
         .find(|name| *name == method.as_str())
         .unwrap_or("other")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_harmless_request_ids_are_kept() {
-        for (sent, kept) in [
-            ("abcdefgh", true),
-            ("0f-_0123456789", true),
-            ("short", false),
-            ("has blank in it", false),
-            ("quote\"\"\"\"", false),
-            (&"x".repeat(65), false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-request-id", sent.parse().unwrap());
-            assert_eq!(&*request_id(&headers) == sent, kept, "{sent}");
-        }
-        assert_eq!(request_id(&HeaderMap::new()).len(), 36);
-    }
 }

@@ -3,7 +3,6 @@
 //! One per core. A stream's slot stays taken until its turn is stored, so there are never more
 //! turns here than slots.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
+use crate::http::request::RequestId;
 use crate::limits::Permit;
 use crate::log::{self, Value};
 use crate::store::{Sessions, Turn};
@@ -24,7 +24,7 @@ pub struct Finished {
     /// Question and answer.
     pub turn: Turn,
     /// The request's id, for the log.
-    pub id: Rc<str>,
+    pub id: RequestId,
     /// The slot and the memory that the turn holds until it is stored.
     pub held: Vec<Permit>,
 }
@@ -67,10 +67,13 @@ impl Saver {
     pub fn save(&self, finished: Finished) -> oneshot::Receiver<bool> {
         let (reply, stored) = oneshot::channel();
         if let Err(refused) = self.0.try_send(Job { finished, reply }) {
-            let id = Rc::clone(&refused.into_inner().finished.id);
+            let id = refused.into_inner().finished.id;
             log::error(
                 "turn not stored",
-                &[("id", Value::Str(&id)), ("cause", Value::Str("no saver"))],
+                &[
+                    ("id", Value::Str(id.as_str())),
+                    ("cause", Value::Str("no saver")),
+                ],
             );
         }
         stored
@@ -88,7 +91,10 @@ async fn store(sessions: Sessions, clock: Clock, job: Job) {
     if let Err(cause) = &outcome {
         log::error(
             "turn not stored",
-            &[("id", Value::Str(&id)), ("cause", Value::Str(cause))],
+            &[
+                ("id", Value::Str(id.as_str())),
+                ("cause", Value::Str(cause)),
+            ],
         );
     }
     drop(held);

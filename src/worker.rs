@@ -1,10 +1,13 @@
 //! One core: a thread with its own runtime, listeners and doors, and a task per connection.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -107,7 +110,6 @@ async fn serve(setup: Setup) -> Result<(), String> {
         read: RefCell::new(Box::new([0; READ_BYTES])),
         out: Scratch::default(),
         phase: Cell::new(Phase::Running),
-        phases: phases.clone(),
         shared: Arc::clone(&shared),
     });
     if worker == 0 {
@@ -125,7 +127,10 @@ async fn serve(setup: Setup) -> Result<(), String> {
         };
     }
     tokio::select! {
-        _ = phases.wait_for(|phase| *phase >= Phase::Draining) => {}
+        _ = phases.wait_for(|phase| *phase >= Phase::Draining) => {
+            app.phase.set(Phase::Draining);
+            live.wake_all();
+        }
         Some(ended) = accepting.join_next() => {
             return Err(format!("listening ended: {ended:?}"));
         }
@@ -135,6 +140,8 @@ async fn serve(setup: Setup) -> Result<(), String> {
     tokio::select! {
         () = live.none() => {}
         _ = phases.wait_for(|phase| *phase >= Phase::Ending) => {
+            app.phase.set(Phase::Ending);
+            live.wake_all();
             if timeout(ENDING_TIMEOUT, live.none()).await.is_err() {
                 log::warn("connections cut", &[("worker", Value::U64(worker as u64))]);
             }
@@ -157,12 +164,24 @@ struct Live {
     none: Notify,
     /// One has ended, and may have left memory behind.
     ended: Notify,
+    /// Their tasks, by the number that each got when it began.
+    tasks: RefCell<HashMap<u64, Waker>>,
+    begun: Cell<u64>,
 }
 
 impl Live {
     fn enter(self: &Rc<Self>) -> Lives {
         self.count.set(self.count.get() + 1);
-        Lives(Rc::clone(self))
+        self.begun.set(self.begun.get() + 1);
+        Lives {
+            number: self.begun.get(),
+            live: Rc::clone(self),
+        }
+    }
+
+    /// Has every connection look at the phase.
+    fn wake_all(&self) {
+        self.tasks.borrow().values().for_each(Waker::wake_by_ref);
     }
 
     async fn none(&self) {
@@ -172,14 +191,31 @@ impl Live {
     }
 }
 
-struct Lives(Rc<Live>);
+/// A connection, as long as it lives.
+struct Lives {
+    live: Rc<Live>,
+    number: u64,
+}
+
+impl Lives {
+    fn register(&self, task: &Waker) {
+        let mut tasks = self.live.tasks.borrow_mut();
+        tasks.insert(self.number, task.clone());
+    }
+}
 
 impl Drop for Lives {
     fn drop(&mut self) {
-        self.0.count.set(self.0.count.get() - 1);
-        self.0.ended.notify_one();
-        if self.0.count.get() == 0 {
-            self.0.none.notify_one();
+        let live = &self.live;
+        let mut tasks = live.tasks.borrow_mut();
+        tasks.remove(&self.number);
+        if tasks.capacity() > 64 && tasks.len() * 4 < tasks.capacity() {
+            tasks.shrink_to_fit();
+        }
+        live.count.set(live.count.get() - 1);
+        live.ended.notify_one();
+        if live.count.get() == 0 {
+            live.none.notify_one();
         }
     }
 }
@@ -317,8 +353,7 @@ async fn connection(app: Rc<App>, socket: Socket, peer: Address, permit: Permit,
     let wire = Wire::new();
     let stalled = Arc::clone(&app.shared.pools.stalled);
     let io = ClientIo::new(socket, Rc::clone(&wire), timeouts, stalled);
-    let service =
-        service_fn(|request| router::serve(Rc::clone(&app), Rc::clone(&wire), peer, request));
+    let service = service_fn(|request| router::serve(&app, &wire, peer, request));
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(BUFFER_BYTES)
@@ -326,24 +361,21 @@ async fn connection(app: Rc<App>, socket: Socket, peer: Address, permit: Permit,
             .header_read_timeout(None)
             .serve_connection(TokioIo::new(io), service)
     );
-    let mut phases = app.phases.clone();
-    loop {
-        tokio::select! {
-            biased;
-            // How a connection ends says nothing that the request's line does not say.
-            _ = connection.as_mut() => break,
-            changed = phases.changed() => {
-                let phase = *phases.borrow_and_update();
-                app.phase.set(phase);
-                if phase >= Phase::Draining {
-                    connection.as_mut().graceful_shutdown();
-                }
-                if changed.is_err() {
-                    break;
-                }
-            }
+    let mut phase = Phase::Running;
+    let mut is_registered = false;
+    poll_fn(|cx| {
+        if !is_registered {
+            lives.register(cx.waker());
+            is_registered = true;
         }
-    }
+        if phase != app.phase.get() {
+            phase = app.phase.get();
+            connection.as_mut().graceful_shutdown();
+        }
+        // How a connection ends says nothing that the request's line does not say.
+        connection.as_mut().poll(cx).map(drop)
+    })
+    .await;
     drop(permit);
     drop(lives);
 }

@@ -20,7 +20,7 @@ use crate::chat::trouble::Trouble;
 use crate::clock::{self, Timer};
 use crate::http::address::Bucket;
 use crate::http::body::{Broken, Chunk, Scratch, Source};
-use crate::http::request::{Record, StreamRecord};
+use crate::http::request::StreamRecord;
 use crate::http::wire::Wire;
 use crate::limits::{KeyedPermit, PIECE_BYTES_MAX, Permit};
 use crate::llm::Finish;
@@ -208,7 +208,7 @@ impl Stream {
                 },
                 ttl_ms: config.session_ttl_ms(),
             },
-            id: Rc::clone(&self.question.id),
+            id: self.question.id.clone(),
             held,
         }))
     }
@@ -376,12 +376,12 @@ impl Source for Stream {
         }
     }
 
-    fn report(&self, record: &mut Record) {
-        let mut stream = self.record.clone();
+    fn report(&self) -> StreamRecord {
+        let mut record = self.record.clone();
         if let State::Streaming(reader) | State::Sending(_, reader) = &self.state {
-            stream.deltas = reader.answer.deltas;
+            record.deltas = reader.answer.deltas;
         }
-        record.stream = Some(stream);
+        record
     }
 }
 

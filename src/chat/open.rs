@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::chat::reader::{Answer, Reader, Step};
 use crate::chat::trouble::Trouble;
 use crate::clock;
+use crate::http::request::RequestId;
 use crate::limits::Permit;
 use crate::llm::prompt::{self, Prompt};
 use crate::llm::transcoder::Fault;
@@ -23,7 +24,7 @@ pub struct Question {
     /// The core that answers.
     pub app: Rc<App>,
     /// The request's id.
-    pub id: Rc<str>,
+    pub id: RequestId,
     /// When the request was complete.
     pub received: Instant,
     /// The question itself, as the inside of a JSON string.
@@ -217,7 +218,7 @@ fn log_failure(question: &Question, provider: usize, trouble: &Trouble) {
     };
     let provider = &question.app.upstream.providers()[provider];
     let mut fields = vec![
-        ("id", Value::Str(&question.id)),
+        ("id", Value::Str(question.id.as_str())),
         ("provider", Value::Str(&provider.name)),
         ("cause", Value::Str(&cause)),
     ];

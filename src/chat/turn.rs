@@ -16,6 +16,7 @@ use crate::chat::trouble::Trouble;
 use crate::entropy;
 use crate::error::Error;
 use crate::http::address::Bucket;
+use crate::http::request::RequestId;
 use crate::http::wire::Wire;
 use crate::llm::prompt;
 use crate::log::{self, Value};
@@ -36,7 +37,7 @@ pub struct Ask<'a> {
     /// The chat that it wants to continue: its cookie's value.
     pub cookie: Option<&'a str>,
     /// The request's id.
-    pub id: Rc<str>,
+    pub id: RequestId,
     /// The connection.
     pub wire: Rc<Wire>,
     /// When the request was complete.
@@ -160,7 +161,7 @@ async fn find_chat(app: &App, ask: &Ask<'_>) -> Result<(Option<Chat>, String, Ve
         if !crate::llm::history::check(&history) {
             log::error(
                 "stored history does not parse",
-                &[("id", Value::Str(&ask.id))],
+                &[("id", Value::Str(ask.id.as_str()))],
             );
             history.clear();
         }

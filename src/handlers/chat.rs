@@ -23,7 +23,7 @@ const NESTING_MAX: usize = 128;
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Streams the answer to a message.
-pub async fn ask(app: &Rc<App>, mut request: Request) -> Result<Reply, Error> {
+pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     let config = &app.shared.config;
     let body = request
         .read_body(&BodyLimits {
@@ -45,13 +45,13 @@ pub async fn ask(app: &Rc<App>, mut request: Request) -> Result<Reply, Error> {
     let ask = turn::Ask {
         message: &message,
         owner: Owner::Anonymous,
-        bucket: request.client.bucket(),
+        bucket: request.client(&config.server).bucket(),
         cookie: cookie::token(&request.headers, &config.server.app_cookie),
         id: request.id,
         wire: request.wire,
         received,
     };
-    let answered = turn::answer(app, ask).await?;
+    let answered = turn::answer(&app, ask).await?;
     let reply = Reply::stream(Box::new(answered.stream));
     Ok(match answered.cookie {
         Some(value) => reply.with_cookie(cookie::set(
@@ -65,10 +65,10 @@ pub async fn ask(app: &Rc<App>, mut request: Request) -> Result<Reply, Error> {
 }
 
 /// Forgets the caller's chat.
-pub async fn reset(app: &Rc<App>, request: Request) -> Result<Reply, Error> {
+pub async fn reset(app: Rc<App>, request: Request) -> Result<Reply, Error> {
     let name = &app.shared.config.server.app_cookie;
     let cookie = cookie::token(&request.headers, name);
-    forget::forget(app, Owner::Anonymous, cookie).await?;
+    forget::forget(&app, Owner::Anonymous, cookie).await?;
     Ok(Reply::fixed(
         r#"{"status":"Reset chat history successfully"}"#,
     ))

@@ -3,26 +3,21 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use uuid::Uuid;
-use uuid::fmt::Hyphenated;
 
 use crate::app::App;
 use crate::clock;
 use crate::entropy;
 use crate::http::reply::Reply;
+use crate::http::request::RequestId;
 
 /// How long each store has to answer, so that the whole check stays below a second.
 const HEALTH_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// The time and an id: enough to see whether an answer came from a cache. The id is the request's
-/// own if that is a UUID, as it is unless a proxy has named the request.
-pub fn test(request_id: &str) -> Reply {
+/// own if that is a UUID of ours, as it is unless a proxy has named the request.
+pub fn test(request_id: &RequestId) -> Reply {
     let now = clock::since_epoch();
-    let id = match Uuid::try_parse(request_id) {
-        Ok(own) if own.get_version_num() == 4 && request_id.len() == Hyphenated::LENGTH => own,
-        _ => entropy::uuid(),
-    };
-    // Milliseconds would do; four digits are what clients of the old service know.
+    // Four digits are what clients of the old service know.
     let fraction = 10_000 + now.subsec_micros() / 100;
     let mut json = String::with_capacity(96);
     json.push_str(r#"{"timestamp":"#);
@@ -30,7 +25,10 @@ pub fn test(request_id: &str) -> Reply {
     json.push('.');
     json.push_str(&itoa::Buffer::new().format(fraction)[1..]);
     json.push_str(r#","request_id":""#);
-    json.push_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    match request_id.is_ours {
+        true => json.push_str(request_id.as_str()),
+        false => json.push_str(&entropy::uuid().to_string()),
+    }
     json.push_str("\"}");
     Reply::ok(json)
 }

@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Buf;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::http::request::Record;
+use crate::clock;
+use crate::http::request::{Record, StreamRecord};
 use crate::http::wire::Busy;
 
 /// Bytes on their way to hyper, which copies them into its write buffer at once.
@@ -131,14 +132,14 @@ pub trait Source {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Broken>>>;
 
     /// How it went, for the log line that is written when the stream is dropped.
-    fn report(&self, record: &mut Record);
+    fn report(&self) -> StreamRecord;
 }
 
 /// The body of every response.
 pub struct Body {
     kind: Kind,
     /// The request's log line, if it is written at the end only.
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     /// Keeps the connection marked as busy.
     _busy: Option<Busy>,
 }
@@ -182,19 +183,22 @@ impl Body {
     /// Ties the end of this body to its connection and its log line. A body that is known in whole
     /// is logged now, a stream when it ends.
     pub fn attach(&mut self, busy: Busy, record: Record) {
-        self._busy = Some(busy);
         match self.kind {
-            Kind::Stream(_) => self.record = Some(record),
-            Kind::Empty | Kind::Whole(_) => record.write(),
+            Kind::Stream(_) => self.record = Some(Box::new(record)),
+            Kind::Empty | Kind::Whole(_) => {
+                let now = clock::now();
+                record.write(now, None);
+                busy.ends_about(now);
+            }
         }
+        self._busy = Some(busy);
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let (Some(mut record), Kind::Stream(source)) = (self.record.take(), &self.kind) {
-            source.report(&mut record);
-            record.write();
+        if let (Some(record), Kind::Stream(source)) = (self.record.take(), &self.kind) {
+            record.write(clock::now(), Some(&source.report()));
         }
     }
 }

@@ -10,6 +10,7 @@ use hyper::{Response, StatusCode};
 
 use crate::error::Error;
 use crate::http::body::{Body, Chunk, Source};
+use crate::http::request::RequestId;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -115,13 +116,9 @@ impl Reply {
     }
 
     /// Adds what every response carries.
-    pub fn finish(mut self, style: Style, request_id: &str) -> Response<Body> {
+    pub fn finish(mut self, style: Style, request_id: &RequestId) -> Response<Body> {
         let headers = self.0.headers_mut();
-        let id = HeaderValue::from_str(request_id);
-        headers.insert(
-            &X_REQUEST_ID,
-            id.expect("ids are checked or made of hex digits"),
-        );
+        headers.insert(&X_REQUEST_ID, request_id.header());
         if style == Style::Auth {
             headers.insert(CACHE_CONTROL, NO_STORE);
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

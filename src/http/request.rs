@@ -7,15 +7,20 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, EXPECT};
+use hyper::header::{CONTENT_TYPE, EXPECT, HeaderValue};
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use crate::clock;
+use crate::config;
+use crate::entropy;
 use crate::error::Error;
-use crate::http::address::Address;
+use crate::http::address::{Address, Trusted};
+use crate::http::reply::X_REQUEST_ID;
 use crate::http::wire::Wire;
 use crate::limits::{Permit, Pool};
 use crate::log::{self, Value};
+use crate::template;
 
 /// What is read of a body that was refused, so that the refusal arrives.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
@@ -27,10 +32,10 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Request {
     /// All headers.
     pub headers: HeaderMap,
-    /// Who is asking.
-    pub client: Address,
+    /// The other end of the connection.
+    pub peer: Address,
     /// What stands in each of this request's log lines and in `X-Request-Id`.
-    pub id: Rc<str>,
+    pub id: RequestId,
     /// The connection it came on.
     pub wire: Rc<Wire>,
     /// The body, not read yet.
@@ -56,7 +61,56 @@ pub struct Read {
     _permit: Permit,
 }
 
+/// A request's name: the one that the proxy gave it, if that is a harmless one, or a random UUID.
+#[derive(Debug, Clone)]
+pub struct RequestId {
+    text: HeaderValue,
+    /// It is a UUID that we made.
+    pub is_ours: bool,
+}
+
+impl RequestId {
+    /// The id of a request with these headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let harmless = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_';
+        let sent = headers.get(&X_REQUEST_ID);
+        let sent =
+            sent.filter(|v| (8..=64).contains(&v.len()) && v.as_bytes().iter().all(harmless));
+        if let Some(sent) = sent {
+            return Self {
+                text: sent.clone(),
+                is_ours: false,
+            };
+        }
+        let mut text = Uuid::encode_buffer();
+        let text = entropy::uuid().hyphenated().encode_lower(&mut text);
+        Self {
+            text: HeaderValue::from_str(text).expect("hexadecimal digits may stand in a header"),
+            is_ours: true,
+        }
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.text.as_bytes()).unwrap_or_default() // it is ASCII
+    }
+
+    /// As a header's value.
+    pub fn header(&self) -> HeaderValue {
+        self.text.clone()
+    }
+}
+
 impl Request {
+    /// Who is asking, behind the proxies that are trusted.
+    pub fn client(&self, config: &config::Server) -> Address {
+        let trusted = Trusted {
+            networks: &config.trusted_proxies,
+            unix: config.trust_unix,
+        };
+        trusted.client(self.peer, &self.headers)
+    }
+
     /// Whether the body is declared as `application/json`, with or without parameters.
     pub fn is_json(&self) -> bool {
         let declared = self.headers.get(CONTENT_TYPE).map(|v| v.as_bytes());
@@ -136,7 +190,7 @@ impl Request {
 #[derive(Debug)]
 pub struct Record {
     /// The request's id.
-    pub id: Rc<str>,
+    pub id: RequestId,
     /// Its method.
     pub method: &'static str,
     /// The endpoint as it is written in the router; never the path, which may hold anything.
@@ -149,8 +203,6 @@ pub struct Record {
     pub started: Instant,
     /// The client's address, if the configuration wants it in the log.
     pub client: Option<Address>,
-    /// How a stream went.
-    pub stream: Option<StreamRecord>,
 }
 
 /// How a stream went, in the log.
@@ -169,35 +221,60 @@ pub struct StreamRecord {
 }
 
 impl Record {
-    /// Writes the line.
-    pub fn write(&self) {
-        let client = self.client.map(|c| c.to_string());
-        let mut fields: [(&str, Value<'_>); 12] = [("", Value::Bool(false)); 12];
-        let mut n = 0;
-        let mut push = |key, value| {
-            fields[n] = (key, value);
-            n += 1;
-        };
-        push("id", Value::Str(&self.id));
-        push("method", Value::Str(self.method));
-        push("route", Value::Str(self.route));
-        push("status", Value::U64(self.status.into()));
-        push("ms", Value::Millis(clock::now() - self.started));
-        push("worker", Value::U64(self.worker as u64));
-        if let Some(client) = &client {
-            push("client", Value::Str(client));
+    /// Writes the line; for a stream at its end (`now`), with how it went.
+    pub fn write(&self, now: Instant, stream: Option<&StreamRecord>) {
+        const LINE: log::Template =
+            template!("request": "id", "method", "route", "status", "ms", "worker");
+        let values = [
+            Value::Word(self.id.as_str()),
+            Value::Word(self.method),
+            Value::Word(self.route),
+            Value::U64(self.status.into()),
+            Value::Millis(now - self.started),
+            Value::U64(self.worker as u64),
+        ];
+        if self.client.is_none() && stream.is_none() {
+            return log::info_template(&LINE, &values, &[]);
         }
-        if let Some(stream) = &self.stream {
-            push("end", Value::Str(stream.end));
-            push("deltas", Value::U64(stream.deltas));
-            push("bytes", Value::U64(stream.bytes));
-            if let Some(first_text) = stream.first_text {
-                push("first_text_ms", Value::Millis(first_text));
-            }
-            if let Some(provider) = &stream.provider {
-                push("provider", Value::Str(provider));
-            }
+        let client = self.client.map(|client| client.to_string());
+        let mut more = Vec::with_capacity(6);
+        more.extend(
+            client
+                .as_deref()
+                .map(|client| ("client", Value::Str(client))),
+        );
+        if let Some(stream) = stream {
+            more.push(("end", Value::Word(stream.end)));
+            more.push(("deltas", Value::U64(stream.deltas)));
+            more.push(("bytes", Value::U64(stream.bytes)));
+            let first_text = stream.first_text.map(Value::Millis);
+            more.extend(first_text.map(|span| ("first_text_ms", span)));
+            let provider = stream.provider.as_deref().map(Value::Str);
+            more.extend(provider.map(|name| ("provider", name)));
         }
-        log::info("request", &fields[..n]);
+        log::info_template(&LINE, &values, &more);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_harmless_request_ids_are_kept() {
+        for (sent, kept) in [
+            ("abcdefgh", true),
+            ("0f-_0123456789", true),
+            ("short", false),
+            ("has blank in it", false),
+            ("quote\"\"\"\"", false),
+            (&"x".repeat(65), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(&X_REQUEST_ID, sent.parse().unwrap());
+            assert_eq!(RequestId::of(&headers).as_str() == sent, kept, "{sent}");
+        }
+        let new = RequestId::of(&HeaderMap::new());
+        assert_eq!(Uuid::try_parse(new.as_str()).unwrap().get_version_num(), 4);
     }
 }

@@ -49,10 +49,11 @@ pub struct Timeouts {
 pub struct Wire {
     /// A request is being answered.
     busy: Cell<bool>,
-    /// Since when a connection that is not busy waits for the rest of a head.
-    head_since: Cell<Option<Instant>>,
-    /// Since when a connection that is not busy waits for anything.
-    idle_since: Cell<Instant>,
+    /// The first bytes of a head have come.
+    in_head: Cell<bool>,
+    /// Since when a connection that is not busy waits for the rest of a head, or for anything; set
+    /// when it first waits.
+    waits_since: Cell<Option<Instant>>,
     /// Something was handed to hyper that has not reached the kernel yet.
     unflushed: Cell<bool>,
     flush_waker: RefCell<Option<Waker>>,
@@ -63,8 +64,8 @@ impl Wire {
     pub fn new() -> Rc<Self> {
         Rc::new(Self {
             busy: Cell::new(false),
-            head_since: Cell::new(None),
-            idle_since: Cell::new(clock::now()),
+            in_head: Cell::new(false),
+            waits_since: Cell::new(None),
             unflushed: Cell::new(false),
             flush_waker: RefCell::new(None),
         })
@@ -73,7 +74,8 @@ impl Wire {
     /// Marks a request as being answered until the guard is dropped.
     pub fn begin(self: &Rc<Self>) -> Busy {
         self.busy.set(true);
-        self.head_since.set(None);
+        self.in_head.set(false);
+        self.waits_since.set(None);
         Busy(Rc::clone(self))
     }
 
@@ -104,10 +106,16 @@ impl Wire {
 #[derive(Debug)]
 pub struct Busy(Rc<Wire>);
 
+impl Busy {
+    /// The answer is known in whole: waiting for the next request begins about now.
+    pub fn ends_about(&self, now: Instant) {
+        self.0.waits_since.set(Some(now));
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.set(false);
-        self.0.idle_since.set(clock::now());
     }
 }
 
@@ -139,22 +147,18 @@ impl ClientIo {
     }
 
     fn poll_read_limits(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.wire.busy.get() {
+        let wire = &self.wire;
+        if wire.busy.get() {
             return Poll::Pending;
         }
-        if let Some(since) = self.wire.head_since.get() {
-            if self.timer.poll(cx, since + self.timeouts.head).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-        } else if self
-            .timer
-            .poll(cx, self.wire.idle_since.get() + self.timeouts.idle)
-            .is_ready()
-        {
-            // As if the client had closed: hyper then ends the connection in peace.
-            return Poll::Ready(Ok(()));
+        let since = wire.waits_since.get().unwrap_or_else(clock::now);
+        wire.waits_since.set(Some(since));
+        if wire.in_head.get() {
+            let over = self.timer.poll(cx, since + self.timeouts.head);
+            return over.map(|()| Err(io::ErrorKind::TimedOut.into()));
         }
-        Poll::Pending
+        // As if the client had closed: hyper then ends the connection in peace.
+        self.timer.poll(cx, since + self.timeouts.idle).map(Ok)
     }
 
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -188,9 +192,9 @@ impl AsyncRead for ClientIo {
             Poll::Pending => this.poll_read_limits(cx),
             Poll::Ready(Ok(())) => {
                 let wire = &this.wire;
-                let first = !wire.busy.get() && wire.head_since.get().is_none();
-                if first && buf.filled().len() > before {
-                    wire.head_since.set(Some(clock::now()));
+                if !wire.busy.get() && !wire.in_head.get() && buf.filled().len() > before {
+                    wire.in_head.set(true);
+                    wire.waits_since.set(None);
                 }
                 Poll::Ready(Ok(()))
             }

@@ -18,7 +18,7 @@ use crate::clock;
 
 mod render;
 
-pub use render::{Stamp, render};
+pub use render::{Content, Stamp, Template, render};
 
 /// Bytes of one value that are written; the rest is replaced by `…`.
 pub const VALUE_BYTES_MAX: usize = 1024;
@@ -70,6 +70,8 @@ impl Level {
 pub enum Value<'a> {
     /// A text.
     Str(&'a str),
+    /// A text that is known to need neither quotes nor escapes, such as a name of our own.
+    Word(&'a str),
     /// A count, a size in bytes, a status.
     U64(u64),
     /// A span of time, written as milliseconds with one decimal.
@@ -170,6 +172,14 @@ pub fn info(event: &str, fields: &[Field<'_>]) {
     }
 }
 
+/// Logs an event in the ordinary course of things that comes with every request: the template's
+/// keys with these values, then further fields.
+pub fn info_template(template: &Template, values: &[Value<'_>], fields: &[Field<'_>]) {
+    if !HIDES_INFO.load(Ordering::Relaxed) {
+        emit(&Content::Template(template, values), fields);
+    }
+}
+
 /// Logs something the operator should look at some time.
 pub fn warn(event: &str, fields: &[Field<'_>]) {
     write(Level::Warn, event, fields);
@@ -182,30 +192,26 @@ pub fn error(event: &str, fields: &[Field<'_>]) {
 
 /// Logs an event of the given level.
 pub fn write(level: Level, event: &str, fields: &[Field<'_>]) {
+    emit(&Content::Event(level, event), fields);
+}
+
+fn emit(content: &Content<'_>, fields: &[Field<'_>]) {
     thread_local! {
         static LINE: RefCell<(String, Stamp)> = RefCell::default();
     }
     let style = STYLE.get().copied().unwrap_or_default();
-    let emit = |(line, stamp): &mut (String, Stamp)| {
+    let emit_to = |(line, stamp): &mut (String, Stamp)| {
         line.clear();
-        render(
-            line,
-            stamp,
-            style,
-            clock::since_epoch(),
-            level,
-            event,
-            fields,
-        );
+        render(line, stamp, style, clock::since_epoch(), content, fields);
         send(&mut io::stderr(), line);
         if line.capacity() > LINE_BYTES_KEPT {
             *line = String::new();
         }
     };
     // Busy when a value's `Display` logs, gone while the thread ends: then a buffer of its own.
-    let done = LINE.try_with(|line| line.try_borrow_mut().map(|mut line| emit(&mut line)));
+    let done = LINE.try_with(|line| line.try_borrow_mut().map(|mut line| emit_to(&mut line)));
     if !matches!(done, Ok(Ok(()))) {
-        emit(&mut Default::default());
+        emit_to(&mut Default::default());
     }
 }
 

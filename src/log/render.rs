@@ -33,47 +33,91 @@ impl Stamp {
     }
 }
 
+/// The start of a line whose level, event and first keys are known when the program is compiled,
+/// for lines that come with every request. Made by [`template!`](crate::template).
+#[derive(Debug)]
+pub struct Template {
+    /// Its level.
+    pub level: Level,
+    /// What stands before each value in logfmt.
+    pub logfmt: &'static [&'static str],
+    /// What stands before each value in JSON.
+    pub json: &'static [&'static str],
+}
+
+/// A [`Template`] of level `info` from the event and the keys.
+#[macro_export]
+macro_rules! template {
+    ($event:literal: $first:literal $(, $key:literal)*) => {
+        $crate::log::Template {
+            level: $crate::log::Level::Info,
+            logfmt: &[
+                concat!("level=info event=", $event, " ", $first, "=")
+                $(, concat!(" ", $key, "="))*
+            ],
+            json: &[
+                concat!("\"level\":\"info\",\"event\":\"", $event, "\",\"", $first, "\":")
+                $(, concat!(",\"", $key, "\":"))*
+            ],
+        }
+    };
+}
+
+/// What a line says.
+pub enum Content<'a> {
+    /// Any event.
+    Event(Level, &'a str),
+    /// An event with its first keys, and their values.
+    Template(&'a Template, &'a [Value<'a>]),
+}
+
 /// Appends one line, with its line end, to `line`; `since_epoch` is the wall time.
 pub fn render(
     line: &mut String,
     stamp: &mut Stamp,
     style: Style,
     since_epoch: Duration,
-    level: Level,
-    event: &str,
+    content: &Content<'_>,
     fields: &[Field<'_>],
 ) {
+    let json = style.format == Format::Json;
     if style.journal {
-        line.push_str(level.priority());
+        line.push_str(match content {
+            Content::Event(level, _) => level.priority(),
+            Content::Template(template, _) => template.level.priority(),
+        });
+    }
+    if json {
+        line.push('{');
+    }
+    if !style.journal {
+        line.push_str(if json { "\"ts\":\"" } else { "ts=" });
+        stamp.push(since_epoch, line);
+        line.push_str(if json { "\"," } else { " " });
     }
     let mut writer = Line {
         out: line,
         format: style.format,
         first: true,
     };
-    if style.format == Format::Json {
-        writer.out.push('{');
+    match content {
+        Content::Event(level, event) => {
+            writer.field("level", Value::Word(level.name()));
+            writer.field("event", Value::Str(event));
+        }
+        Content::Template(template, values) => {
+            let keys = if json { template.json } else { template.logfmt };
+            for (key, value) in keys.iter().zip(*values) {
+                writer.out.push_str(key);
+                writer.value(*value);
+            }
+            writer.first = false;
+        }
     }
-    if !style.journal {
-        writer.key("ts");
-        let quote = if style.format == Format::Json {
-            "\""
-        } else {
-            ""
-        };
-        writer.out.push_str(quote);
-        stamp.push(since_epoch, writer.out);
-        writer.out.push_str(quote);
-    }
-    writer.field("level", Value::Str(level.name()));
-    writer.field("event", Value::Str(event));
     for (key, value) in fields {
         writer.field(key, *value);
     }
-    line.push_str(match style.format {
-        Format::Logfmt => "\n",
-        Format::Json => "}\n",
-    });
+    line.push_str(if json { "}\n" } else { "\n" });
 }
 
 /// A line being written.
@@ -105,16 +149,17 @@ impl Line<'_> {
 
     fn field(&mut self, key: &'static str, value: Value<'_>) {
         self.key(key);
+        self.value(value);
+    }
+
+    fn value(&mut self, value: Value<'_>) {
         match value {
+            Value::Word(text) => {
+                debug_assert!(is_plain(text), "{text:?} needs quotes or escapes");
+                self.plain(text);
+            }
             Value::Str(text) if text.len() <= VALUE_BYTES_MAX && is_plain(text) => {
-                let quote = if self.format == Format::Json {
-                    "\""
-                } else {
-                    ""
-                };
-                self.out.push_str(quote);
-                self.out.push_str(text);
-                self.out.push_str(quote);
+                self.plain(text);
             }
             Value::Str(text) => self.text(text),
             Value::Display(value) => self.text(value),
@@ -125,6 +170,17 @@ impl Line<'_> {
                 self.number(u64::try_from(tenths / 10).unwrap_or(u64::MAX));
                 self.out.push('.');
                 self.number((tenths % 10) as u64);
+            }
+        }
+    }
+
+    fn plain(&mut self, text: &str) {
+        match self.format {
+            Format::Logfmt => self.out.push_str(text),
+            Format::Json => {
+                self.out.push('"');
+                self.out.push_str(text);
+                self.out.push('"');
             }
         }
     }
@@ -207,15 +263,8 @@ mod tests {
         let mut line = String::new();
         let style = Style { format, journal };
         let stamp = &mut Stamp::default();
-        render(
-            &mut line,
-            stamp,
-            style,
-            AT,
-            Level::Warn,
-            "store is slow",
-            fields,
-        );
+        let content = Content::Event(Level::Warn, "store is slow");
+        render(&mut line, stamp, style, AT, &content, fields);
         line
     }
 
@@ -251,6 +300,39 @@ mod tests {
             line(Format::Json, true, fields),
             "<4>{\"level\":\"warn\",\"event\":\"store is slow\",\"n\":1}\n"
         );
+    }
+
+    #[test]
+    fn a_template_writes_the_same_line() {
+        let template = crate::template!("request": "id", "ms", "status");
+        let ms = Value::Millis(Duration::from_micros(1260));
+        let values = [Value::Str("a b"), ms, Value::U64(200)];
+        let fields: Vec<Field<'_>> = ["id", "ms", "status"].into_iter().zip(values).collect();
+        for format in [Format::Logfmt, Format::Json] {
+            for journal in [false, true] {
+                let style = Style { format, journal };
+                let line = |content, fields: &[Field<'_>]| {
+                    let mut line = String::new();
+                    render(
+                        &mut line,
+                        &mut Stamp::default(),
+                        style,
+                        AT,
+                        &content,
+                        fields,
+                    );
+                    line
+                };
+                let more = [("more", Value::Bool(true))];
+                assert_eq!(
+                    line(Content::Template(&template, &values), &more),
+                    line(
+                        Content::Event(Level::Info, "request"),
+                        &[&fields[..], &more].concat()
+                    )
+                );
+            }
+        }
     }
 
     #[test]
@@ -290,8 +372,7 @@ mod tests {
                 &mut stamp,
                 Style::default(),
                 AT,
-                Level::Info,
-                "request",
+                &Content::Event(Level::Info, "request"),
                 fields,
             );
             (buffer.as_ptr(), buffer.capacity())
@@ -307,7 +388,8 @@ mod tests {
             for format in [Format::Json, Format::Logfmt] {
                 let mut line = String::new();
                 let style = Style { format, journal: false };
-                render(&mut line, &mut Stamp::default(), style, AT, Level::Info, &event, fields);
+                let content = Content::Event(Level::Info, &event);
+                render(&mut line, &mut Stamp::default(), style, AT, &content, fields);
                 prop_assert_eq!(line.matches('\n').count(), 1);
                 prop_assert!(!line[..line.len() - 1].contains(forges));
                 if format == Format::Json {
