@@ -1,5 +1,6 @@
 //! The door to time: the only file that reads a clock.
 
+use std::cell::Cell;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -38,6 +39,24 @@ pub fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// Wall time since 1970-01-01 UTC at this moment or shortly before `now`; zero if the clock stands
+/// before it. Asks the system's clock once a second and counts on from there, so that a clock that
+/// is set follows within that time.
+pub fn since_epoch_at(now: Instant) -> Duration {
+    thread_local! {
+        static ASKED: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+    }
+    if let Some((asked, wall)) = ASKED.get() {
+        let past = now.saturating_duration_since(asked);
+        if past < Duration::from_secs(1) {
+            return wall + past;
+        }
+    }
+    let wall = since_epoch();
+    ASKED.set(Some((now, wall)));
+    wall
 }
 
 /// Wall time since 1970-01-01 UTC; zero if the clock stands before it.

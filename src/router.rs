@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::clock;
 use crate::error::Error;
 use crate::handlers::{chat, status};
-use crate::http::address::Address;
+use crate::http::address::{self, Address};
 use crate::http::body::Body;
 use crate::http::origin;
 use crate::http::reply::{Reply, Style};
@@ -26,15 +26,21 @@ enum Answer {
 }
 
 /// The whole API.
-fn answer(app: &Rc<App>, method: &str, endpoint: Option<Endpoint>, request: Request) -> Answer {
-    let app = Rc::clone(app);
+fn answer(
+    app: &Rc<App>,
+    method: &str,
+    endpoint: Option<Endpoint>,
+    record: &Record,
+    request: impl FnOnce() -> Request,
+) -> Answer {
     match (method, endpoint) {
-        ("GET" | "HEAD", Some(TEST)) => Answer::Now(Ok(status::test(&request.id))),
+        ("GET" | "HEAD", Some(TEST)) => Answer::Now(Ok(status::test(&record.id, record.started))),
         ("GET" | "HEAD", Some(HEALTHZ)) => {
+            let app = Rc::clone(app);
             Answer::Later(Box::pin(async move { Ok(status::healthz(&app).await) }))
         }
-        ("POST", Some(CHAT)) => Answer::Later(Box::pin(chat::ask(app, request))),
-        ("POST", Some(RESET)) => Answer::Later(Box::pin(chat::reset(app, request))),
+        ("POST", Some(CHAT)) => Answer::Later(Box::pin(chat::ask(Rc::clone(app), request()))),
+        ("POST", Some(RESET)) => Answer::Later(Box::pin(chat::reset(Rc::clone(app), request()))),
         (_, None) => Answer::Now(Err(Error::NotFound)),
         ("OPTIONS", Some(endpoint)) => Answer::Now(Ok(Reply::options(endpoint.allow))),
         (_, Some(endpoint)) => Answer::Now(Err(Error::MethodNotAllowed(endpoint.allow))),
@@ -97,13 +103,7 @@ pub fn serve(
     let endpoint = Endpoint::find(path, &config.server.prefix);
     let style = style(path, &config.server.prefix);
     let id = RequestId::of(&head.headers);
-    let request = Request {
-        headers: head.headers,
-        peer,
-        id: id.clone(),
-        wire: Rc::clone(wire),
-        body,
-    };
+    let log_client = config.log.client_address;
     let record = Record {
         id,
         method: known_method(&head.method),
@@ -111,21 +111,25 @@ pub fn serve(
         status: 0,
         worker: app.worker,
         started,
-        client: config
-            .log
-            .client_address
-            .then(|| request.client(&config.server)),
+        client: log_client.then(|| address::client(&config.server, peer, &head.headers)),
+    };
+    let origins = &config.server.origins;
+    let answer = if origin::is_cross_site(&head.method, &head.headers, origins) {
+        Answer::Now(Err(Error::CrossSite))
+    } else {
+        let id = &record.id;
+        answer(app, head.method.as_str(), endpoint, &record, || Request {
+            headers: head.headers,
+            peer,
+            id: id.clone(),
+            wire: Rc::clone(wire),
+            body,
+        })
     };
     let call = Call {
         record,
         style,
         busy,
-    };
-    let origins = &config.server.origins;
-    let answer = if origin::is_cross_site(&head.method, &request.headers, origins) {
-        Answer::Now(Err(Error::CrossSite))
-    } else {
-        answer(app, head.method.as_str(), endpoint, request)
     };
     match answer {
         Answer::Now(result) => Serving::Now(Some(call.finish(result))),

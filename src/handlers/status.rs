@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::app::App;
 use crate::clock;
@@ -15,8 +15,8 @@ const HEALTH_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// The time and an id: enough to see whether an answer came from a cache. The id is the request's
 /// own if that is a UUID of ours, as it is unless a proxy has named the request.
-pub fn test(request_id: &RequestId) -> Reply {
-    let now = clock::since_epoch();
+pub fn test(request_id: &RequestId, started: Instant) -> Reply {
+    let now = clock::since_epoch_at(started);
     // Four digits are what clients of the old service know.
     let fraction = 10_000 + now.subsec_micros() / 100;
     let mut json = String::with_capacity(96);

@@ -7,6 +7,8 @@ use hyper::HeaderMap;
 use hyper::header::HeaderName;
 use ipnet::IpNet;
 
+use crate::config;
+
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// How many elements of `X-Forwarded-For` are looked at, from the right.
 const ELEMENTS_MAX: usize = 32;
@@ -119,6 +121,15 @@ impl Trusted<'_> {
         }
         client
     }
+}
+
+/// The client of a request from `peer` with these headers.
+pub fn client(config: &config::Server, peer: Address, headers: &HeaderMap) -> Address {
+    let trusted = Trusted {
+        networks: &config.trusted_proxies,
+        unix: config.trust_unix,
+    };
+    trusted.client(peer, headers)
 }
 
 /// `ip`, `ip:port`, `[ip]` or `[ip]:port`.

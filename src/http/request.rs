@@ -15,12 +15,12 @@ use crate::clock;
 use crate::config;
 use crate::entropy;
 use crate::error::Error;
-use crate::http::address::{Address, Trusted};
+use crate::http::address::{self, Address};
 use crate::http::reply::X_REQUEST_ID;
 use crate::http::wire::Wire;
+use crate::info_line;
 use crate::limits::{Permit, Pool};
 use crate::log::{self, Value};
-use crate::template;
 
 /// What is read of a body that was refused, so that the refusal arrives.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
@@ -104,11 +104,7 @@ impl RequestId {
 impl Request {
     /// Who is asking, behind the proxies that are trusted.
     pub fn client(&self, config: &config::Server) -> Address {
-        let trusted = Trusted {
-            networks: &config.trusted_proxies,
-            unix: config.trust_unix,
-        };
-        trusted.client(self.peer, &self.headers)
+        address::client(config, self.peer, &self.headers)
     }
 
     /// Whether the body is declared as `application/json`, with or without parameters.
@@ -223,18 +219,8 @@ pub struct StreamRecord {
 impl Record {
     /// Writes the line; for a stream at its end (`now`), with how it went.
     pub fn write(&self, now: Instant, stream: Option<&StreamRecord>) {
-        const LINE: log::Template =
-            template!("request": "id", "method", "route", "status", "ms", "worker");
-        let values = [
-            Value::Word(self.id.as_str()),
-            Value::Word(self.method),
-            Value::Word(self.route),
-            Value::U64(self.status.into()),
-            Value::Millis(now - self.started),
-            Value::U64(self.worker as u64),
-        ];
         if self.client.is_none() && stream.is_none() {
-            return log::info_template(&LINE, &values, &[]);
+            return self.write_with(now, &[]);
         }
         let client = self.client.map(|client| client.to_string());
         let mut more = Vec::with_capacity(6);
@@ -252,7 +238,20 @@ impl Record {
             let provider = stream.provider.as_deref().map(Value::Str);
             more.extend(provider.map(|name| ("provider", name)));
         }
-        log::info_template(&LINE, &values, &more);
+        self.write_with(now, &more);
+    }
+
+    fn write_with(&self, now: Instant, more: &[log::Field<'_>]) {
+        info_line!("request":
+            "id" = Value::Word(self.id.as_str()),
+            "method" = Value::Word(self.method),
+            "route" = Value::Word(self.route),
+            "status" = Value::U64(self.status.into()),
+            "ms" = Value::Millis(now - self.started),
+            "worker" = Value::U64(self.worker as u64);
+            more;
+            now
+        );
     }
 }
 

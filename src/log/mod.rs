@@ -7,21 +7,26 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::clock;
 
 mod render;
 
-pub use render::{Content, Stamp, Template, render};
+pub use render::{Line, Stamp, render};
 
 /// Bytes of one value that are written; the rest is replaced by `…`.
 pub const VALUE_BYTES_MAX: usize = 1024;
+/// Bytes that ordinary lines stay below.
+const LINE_BYTES_ORDINARY: usize = 512;
 /// Bytes a thread keeps for its next line; a longer line gives its buffer back.
 const LINE_BYTES_KEPT: usize = 4096;
 
@@ -172,11 +177,12 @@ pub fn info(event: &str, fields: &[Field<'_>]) {
     }
 }
 
-/// Logs an event in the ordinary course of things that comes with every request: the template's
-/// keys with these values, then further fields.
-pub fn info_template(template: &Template, values: &[Value<'_>], fields: &[Field<'_>]) {
+/// Logs an event of `now` in the ordinary course of things by writing its line; see
+/// [`info_line!`](crate::info_line).
+#[inline]
+pub fn info_with(now: Instant, content: impl Fn(&mut Line<'_>)) {
     if !HIDES_INFO.load(Ordering::Relaxed) {
-        emit(&Content::Template(template, values), fields);
+        emit(Level::Info, clock::since_epoch_at(now), content);
     }
 }
 
@@ -192,18 +198,22 @@ pub fn error(event: &str, fields: &[Field<'_>]) {
 
 /// Logs an event of the given level.
 pub fn write(level: Level, event: &str, fields: &[Field<'_>]) {
-    emit(&Content::Event(level, event), fields);
+    emit(level, clock::since_epoch(), |line| {
+        line.event(level, event, fields)
+    });
 }
 
-fn emit(content: &Content<'_>, fields: &[Field<'_>]) {
+fn emit(level: Level, now: Duration, content: impl Fn(&mut Line<'_>)) {
     thread_local! {
         static LINE: RefCell<(String, Stamp)> = RefCell::default();
     }
     let style = STYLE.get().copied().unwrap_or_default();
     let emit_to = |(line, stamp): &mut (String, Stamp)| {
         line.clear();
-        render(line, stamp, style, clock::since_epoch(), content, fields);
-        send(&mut io::stderr(), line);
+        // Room for any ordinary line, so that nothing has to grow on the way.
+        line.reserve(LINE_BYTES_ORDINARY);
+        render(line, stamp, style, now, level, &content);
+        send(line);
         if line.capacity() > LINE_BYTES_KEPT {
             *line = String::new();
         }
@@ -217,8 +227,15 @@ fn emit(content: &Content<'_>, fields: &[Field<'_>]) {
 
 /// Hands over a line in one piece. A log that cannot be written (closed pipe, full disk) must not
 /// stop the service, and there is no second place to complain to: the line is lost.
-fn send(out: &mut impl io::Write, line: &str) {
-    out.write_all(line.as_bytes()).unwrap_or_default();
+fn send(line: &str) {
+    /// Stderr without its lock: one `write(2)` is whole by itself.
+    static STDERR: LazyLock<Option<File>> = LazyLock::new(|| {
+        let stderr = io::stderr().as_fd().try_clone_to_owned();
+        stderr.ok().map(File::from)
+    });
+    if let Some(mut stderr) = STDERR.as_ref() {
+        stderr.write_all(line.as_bytes()).unwrap_or_default();
+    }
 }
 
 #[cfg(test)]
@@ -228,19 +245,5 @@ mod tests {
     #[test]
     fn the_journal_is_found_by_device_and_inode_only() {
         assert!(!is_journal(None) && !is_journal(Some("")) && !is_journal(Some("0:0")));
-    }
-
-    #[test]
-    fn a_log_that_cannot_be_written_stops_nothing() {
-        struct Closed;
-        impl io::Write for Closed {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        send(&mut Closed, "a line\n");
     }
 }

@@ -33,101 +33,101 @@ impl Stamp {
     }
 }
 
-/// The start of a line whose level, event and first keys are known when the program is compiled,
-/// for lines that come with every request. Made by [`template!`](crate::template).
-#[derive(Debug)]
-pub struct Template {
-    /// Its level.
-    pub level: Level,
-    /// What stands before each value in logfmt.
-    pub logfmt: &'static [&'static str],
-    /// What stands before each value in JSON.
-    pub json: &'static [&'static str],
-}
-
-/// A [`Template`] of level `info` from the event and the keys.
+/// Writes an `info` line whose event and first keys are known when the program is compiled, for
+/// lines that come with every request: `info_line!("event": "key" = value, …; further_fields; now)`.
 #[macro_export]
-macro_rules! template {
-    ($event:literal: $first:literal $(, $key:literal)*) => {
-        $crate::log::Template {
-            level: $crate::log::Level::Info,
-            logfmt: &[
-                concat!("level=info event=", $event, " ", $first, "=")
-                $(, concat!(" ", $key, "="))*
-            ],
-            json: &[
-                concat!("\"level\":\"info\",\"event\":\"", $event, "\",\"", $first, "\":")
-                $(, concat!(",\"", $key, "\":"))*
-            ],
-        }
+macro_rules! info_line {
+    ($event:literal: $first:literal = $value:expr $(, $key:literal = $next:expr)*; $fields:expr; $now:expr) => {
+        $crate::log::info_with($now, |line| {
+            match line.format() {
+                $crate::log::Format::Logfmt => {
+                    line.raw(concat!("level=info event=", $event, " ", $first, "="));
+                    line.value($value);
+                    $(
+                        line.raw(concat!(" ", $key, "="));
+                        line.value($next);
+                    )*
+                }
+                $crate::log::Format::Json => {
+                    line.raw(concat!(
+                        "\"level\":\"info\",\"event\":\"", $event, "\",\"", $first, "\":"
+                    ));
+                    line.value($value);
+                    $(
+                        line.raw(concat!(",\"", $key, "\":"));
+                        line.value($next);
+                    )*
+                }
+            }
+            line.fields($fields);
+        })
     };
 }
 
-/// What a line says.
-pub enum Content<'a> {
-    /// Any event.
-    Event(Level, &'a str),
-    /// An event with its first keys, and their values.
-    Template(&'a Template, &'a [Value<'a>]),
-}
-
-/// Appends one line, with its line end, to `line`; `since_epoch` is the wall time.
+/// Appends one line, with its line end, to `out`; `since_epoch` is the wall time.
 pub fn render(
-    line: &mut String,
+    out: &mut String,
     stamp: &mut Stamp,
     style: Style,
     since_epoch: Duration,
-    content: &Content<'_>,
-    fields: &[Field<'_>],
+    level: Level,
+    content: impl FnOnce(&mut Line<'_>),
 ) {
     let json = style.format == Format::Json;
     if style.journal {
-        line.push_str(match content {
-            Content::Event(level, _) => level.priority(),
-            Content::Template(template, _) => template.level.priority(),
-        });
+        out.push_str(level.priority());
     }
     if json {
-        line.push('{');
+        out.push('{');
     }
     if !style.journal {
-        line.push_str(if json { "\"ts\":\"" } else { "ts=" });
-        stamp.push(since_epoch, line);
-        line.push_str(if json { "\"," } else { " " });
+        out.push_str(if json { "\"ts\":\"" } else { "ts=" });
+        stamp.push(since_epoch, out);
+        out.push_str(if json { "\"," } else { " " });
     }
-    let mut writer = Line {
-        out: line,
+    let mut line = Line {
+        out,
         format: style.format,
         first: true,
     };
-    match content {
-        Content::Event(level, event) => {
-            writer.field("level", Value::Word(level.name()));
-            writer.field("event", Value::Str(event));
-        }
-        Content::Template(template, values) => {
-            let keys = if json { template.json } else { template.logfmt };
-            for (key, value) in keys.iter().zip(*values) {
-                writer.out.push_str(key);
-                writer.value(*value);
-            }
-            writer.first = false;
-        }
-    }
-    for (key, value) in fields {
-        writer.field(key, *value);
-    }
-    line.push_str(if json { "}\n" } else { "\n" });
+    content(&mut line);
+    out.push_str(if json { "}\n" } else { "\n" });
 }
 
 /// A line being written.
-struct Line<'a> {
+pub struct Line<'a> {
     out: &'a mut String,
     format: Format,
     first: bool,
 }
 
 impl Line<'_> {
+    /// How it is written.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Level, event and fields.
+    pub fn event(&mut self, level: Level, event: &str, fields: &[Field<'_>]) {
+        self.field("level", Value::Word(level.name()));
+        self.field("event", Value::Str(event));
+        self.fields(fields);
+    }
+
+    /// Further fields.
+    pub fn fields(&mut self, fields: &[Field<'_>]) {
+        for (key, value) in fields {
+            self.field(key, *value);
+        }
+    }
+
+    /// A key with what belongs around it, ready-made.
+    #[inline]
+    pub fn raw(&mut self, text: &'static str) {
+        self.out.push_str(text);
+        self.first = false;
+    }
+
     /// Keys are plain words, so they need no escapes.
     fn key(&mut self, key: &'static str) {
         let first = std::mem::replace(&mut self.first, false);
@@ -152,7 +152,9 @@ impl Line<'_> {
         self.value(value);
     }
 
-    fn value(&mut self, value: Value<'_>) {
+    /// What stands behind a key.
+    #[inline]
+    pub fn value(&mut self, value: Value<'_>) {
         match value {
             Value::Word(text) => {
                 debug_assert!(is_plain(text), "{text:?} needs quotes or escapes");
@@ -166,10 +168,11 @@ impl Line<'_> {
             Value::U64(number) => self.number(number),
             Value::Bool(yes) => self.out.push_str(if yes { "true" } else { "false" }),
             Value::Millis(span) => {
-                let tenths = (span.as_nanos() + 50_000) / 100_000;
-                self.number(u64::try_from(tenths / 10).unwrap_or(u64::MAX));
+                let below = (span.subsec_nanos() + 50_000) / 100_000;
+                let tenths = span.as_secs().saturating_mul(10_000) + u64::from(below);
+                self.number(tenths / 10);
                 self.out.push('.');
-                self.number((tenths % 10) as u64);
+                self.number(tenths % 10);
             }
         }
     }
@@ -190,6 +193,7 @@ impl Line<'_> {
     }
 
     /// A text, escaped, in quotes (in logfmt only if it needs them).
+    #[cold]
     fn text(&mut self, value: impl Display) {
         let start = self.out.len();
         self.out.push('"');
@@ -263,8 +267,9 @@ mod tests {
         let mut line = String::new();
         let style = Style { format, journal };
         let stamp = &mut Stamp::default();
-        let content = Content::Event(Level::Warn, "store is slow");
-        render(&mut line, stamp, style, AT, &content, fields);
+        render(&mut line, stamp, style, AT, Level::Warn, |line| {
+            line.event(Level::Warn, "store is slow", fields);
+        });
         line
     }
 
@@ -300,39 +305,6 @@ mod tests {
             line(Format::Json, true, fields),
             "<4>{\"level\":\"warn\",\"event\":\"store is slow\",\"n\":1}\n"
         );
-    }
-
-    #[test]
-    fn a_template_writes_the_same_line() {
-        let template = crate::template!("request": "id", "ms", "status");
-        let ms = Value::Millis(Duration::from_micros(1260));
-        let values = [Value::Str("a b"), ms, Value::U64(200)];
-        let fields: Vec<Field<'_>> = ["id", "ms", "status"].into_iter().zip(values).collect();
-        for format in [Format::Logfmt, Format::Json] {
-            for journal in [false, true] {
-                let style = Style { format, journal };
-                let line = |content, fields: &[Field<'_>]| {
-                    let mut line = String::new();
-                    render(
-                        &mut line,
-                        &mut Stamp::default(),
-                        style,
-                        AT,
-                        &content,
-                        fields,
-                    );
-                    line
-                };
-                let more = [("more", Value::Bool(true))];
-                assert_eq!(
-                    line(Content::Template(&template, &values), &more),
-                    line(
-                        Content::Event(Level::Info, "request"),
-                        &[&fields[..], &more].concat()
-                    )
-                );
-            }
-        }
     }
 
     #[test]
@@ -372,8 +344,8 @@ mod tests {
                 &mut stamp,
                 Style::default(),
                 AT,
-                &Content::Event(Level::Info, "request"),
-                fields,
+                Level::Info,
+                |line| line.event(Level::Info, "request", fields),
             );
             (buffer.as_ptr(), buffer.capacity())
         };
@@ -388,8 +360,9 @@ mod tests {
             for format in [Format::Json, Format::Logfmt] {
                 let mut line = String::new();
                 let style = Style { format, journal: false };
-                let content = Content::Event(Level::Info, &event);
-                render(&mut line, &mut Stamp::default(), style, AT, &content, fields);
+                render(&mut line, &mut Stamp::default(), style, AT, Level::Info, |line| {
+                    line.event(Level::Info, &event, fields);
+                });
                 prop_assert_eq!(line.matches('\n').count(), 1);
                 prop_assert!(!line[..line.len() - 1].contains(forges));
                 if format == Format::Json {
