@@ -84,50 +84,42 @@ fn max_history_comes_from_the_environment_too() {
 #[test]
 fn over_the_bytes_the_oldest_exchanges_go_first_and_whole() {
     let provider =
-        Provider::answering(|n, _| Answer::texts(&[&format!("a{n}-{}", "字".repeat(200))]));
-    let server = Server::start(&provider, "chat.history_bytes_max = \"4K\"");
+        Provider::answering(|n, _| Answer::texts(&[&format!("a{n}-{}", "字".repeat(600))]));
+    let settings = "chat.history_max = 100\nchat.answer_bytes_max = \"4K\"\nchat.history_bytes_max = \"8K\"";
+    let server = Server::start(&provider, settings);
     let mut browser = Browser::new(&server);
     for n in 0..8 {
         browser.ask(&format!("q{n}-{}", "x".repeat(500)));
         let talk = provider.last().talk();
-        let bytes: usize = talk[..talk.len() - 1].iter().map(String::len).sum();
-        assert!(bytes <= 4096, "{bytes} bytes");
-        assert_eq!(talk.len() % 2, 1, "whole exchanges and the question");
-        if n > 0 {
-            let last = &talk[talk.len() - 3..];
-            assert!(
-                last[0].starts_with(&format!("user: q{}-", n - 1)),
-                "{}",
-                last[0]
-            );
-            assert!(
-                last[1].starts_with(&format!("assistant: a{}-", n - 1)),
-                "{}",
-                last[1]
-            );
+        let (before, question) = talk.split_at(talk.len() - 1);
+        assert!(question[0].starts_with(&format!("user: q{n}-")));
+        let bytes: usize = before.iter().map(String::len).sum();
+        assert!(bytes <= 8192, "{bytes} bytes");
+        // Some 2,390 bytes each with their framing: three fit, always the newest, whole, in order.
+        assert_eq!(before.len() / 2, n.min(3));
+        for (k, exchange) in (n - n.min(3)..n).zip(before.chunks(2)) {
+            assert!(exchange[0].starts_with(&format!("user: q{k}-")));
+            assert!(exchange[1].starts_with(&format!("assistant: a{k}-")));
         }
-        // Some 1,140 bytes each: at least two fit whatever the framing costs.
-        assert!(talk.len() / 2 >= n.min(2), "{} of {n}", talk.len() / 2);
     }
 }
 
 #[test]
 fn an_answer_longer_than_its_buffer_flows_on_and_is_remembered_up_to_a_whole_delta() {
     let provider = Provider::answering(|n, _| match n {
-        0 => Answer::texts(&["0123456789"; 500]),
+        0 => Answer::texts(&["0123456789"; 2000]),
         _ => Answer::texts(&["ok"]),
     });
-    let server = Server::start(&provider, "chat.answer_bytes_max = \"1K\"");
+    let server = Server::start(&provider, "chat.answer_bytes_max = \"4K\"");
     let mut browser = Browser::new(&server);
     let reply = browser.ask("first");
-    assert_eq!((reply.text().len(), reply.whole), (5000, true));
+    assert_eq!((reply.text().len(), reply.whole), (20_000, true));
     browser.ask("second");
     let talk = provider.last().talk();
     let answer = talk[1]
         .strip_prefix("assistant: ")
         .expect("the answer is remembered");
-    assert!((900..=1024).contains(&answer.len()), "{}", answer.len());
-    assert_eq!(answer.len() % 10, 0, "cut at a whole delta");
+    assert_eq!(answer.len(), 4090, "cut at a whole delta");
 }
 
 #[test]
