@@ -170,10 +170,13 @@ impl Running {
         self.phases.send_replace(Phase::Draining);
         let mut left = self.workers.len();
         let ends = &mut self.ends;
-        if timeout(drain, all_ended(ends, &mut left)).await.is_err() {
-            self.phases.send_replace(Phase::Ending);
-            let ended = timeout(WORKERS_TIMEOUT, all_ended(ends, &mut left)).await;
-            ended.map_err(|_| format!("{left} workers did not end in time"))??;
+        match timeout(drain, all_ended(ends, &mut left)).await {
+            Ok(ended) => ended?,
+            Err(_) => {
+                self.phases.send_replace(Phase::Ending);
+                let ended = timeout(WORKERS_TIMEOUT, all_ended(ends, &mut left)).await;
+                ended.map_err(|_| format!("{left} workers did not end in time"))??;
+            }
         }
         for worker in self.workers {
             worker.join().map_err(|_| "a worker panicked")?;
@@ -221,9 +224,9 @@ fn bind(listen: &Listen, workers: usize, send_buffer: usize) -> Result<Bound, St
 /// One socket per worker on a shared port, so that the kernel spreads connections over the cores.
 fn bind_tcp(address: SocketAddr, workers: usize, send_buffer: usize) -> io::Result<Bound> {
     // With SO_REUSEPORT a second server would silently take part of the traffic: ask without.
+    // Not by listening, because a client that came just then would be lost with the probe.
     let probe = tcp_socket(address)?;
     probe.bind(&address.into())?;
-    probe.listen(1)?;
     let address = probe.local_addr()?.as_socket().unwrap_or(address);
     drop(probe);
     let mut listeners = Vec::new();

@@ -126,15 +126,16 @@ async fn serve(setup: Setup) -> Result<(), String> {
             Listener::Dealt(dealt) => accepting.spawn_local(take_dealt(app, dealt, live)),
         };
     }
-    tokio::select! {
-        _ = phases.wait_for(|phase| *phase >= Phase::Draining) => {
-            app.phase.set(Phase::Draining);
-            live.wake_all();
-        }
-        Some(ended) = accepting.join_next() => {
-            return Err(format!("listening ended: {ended:?}"));
-        }
+    let ended = tokio::select! {
+        _ = phases.wait_for(|phase| *phase >= Phase::Draining) => None,
+        ended = accepting.join_next() => ended,
+    };
+    // In a drain the accepting worker may end its way here before this one hears of the drain.
+    if *phases.borrow() < Phase::Draining {
+        return Err(format!("listening ended: {ended:?}"));
     }
+    app.phase.set(Phase::Draining);
+    live.wake_all();
     // The listeners close here: who comes now is refused by the kernel.
     accepting.shutdown().await;
     tokio::select! {

@@ -134,3 +134,36 @@ fn a_second_signal_ends_at_once() {
     assert!(!conn.rest().1);
     call.closed_at();
 }
+
+#[test]
+fn no_worker_ends_while_another_still_serves() {
+    // The workers hear of the drain in any order; a stream must not depend on which.
+    for _ in 0..12 {
+        let provider = Provider::played();
+        let settings = "server.drain_seconds = 20\nserver.workers = 3";
+        let mut server = Server::start(&provider, settings);
+        let streams: Vec<_> = (0..6)
+            .map(|n| {
+                let mut conn = match n % 2 {
+                    0 => server.connect(),
+                    _ => Conn::unix(&server.socket()),
+                };
+                conn.ask("Hi", &[]);
+                let mut call = provider.call();
+                call.accept().text("a");
+                assert_eq!(conn.head().status, 200);
+                assert_eq!(conn.line().as_deref(), Some("{\"text\":\"a\"}"));
+                (conn, call)
+            })
+            .collect();
+        server.signal(libc::SIGTERM);
+        refused(&server);
+        for (mut conn, mut call) in streams {
+            call.text("b");
+            assert_eq!(conn.line().as_deref(), Some("{\"text\":\"b\"}"));
+            call.finish("stop");
+            assert_eq!(conn.rest(), ("{\"done\":\"stop\"}\n".to_owned(), true));
+        }
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
