@@ -1,7 +1,8 @@
 //! Whose request it is: `X-Forwarded-For` behind trusted proxies, seen through the rate limit.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 
+use crate::kit::server::free_port;
 use crate::kit::{Conn, Provider, Server};
 
 const TRUSTED: &str = "chat.rate_per_minute = 1\n\
@@ -132,4 +133,52 @@ fn unix_peers() {
     let server = Server::start(&provider, TRUSTED);
     assert_eq!(ask(&server, &["1.0.0.1"]), 200);
     assert_eq!(ask(&server, &["1.0.0.2"]), 429);
+}
+
+#[test]
+fn ipv6_peers() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        // This machine has no IPv6.
+        return;
+    }
+    let provider = Provider::friendly();
+    let ask = |port: u16, peer: &str, lines: &[&str]| {
+        let source: IpAddr = peer.parse().expect("it is an address");
+        let headers: Vec<_> = lines
+            .iter()
+            .map(|line| ("X-Forwarded-For", *line))
+            .collect();
+        Conn::from(source, port).ask("Hi", &headers).reply().status
+    };
+    // ::1 is trusted by default, and so is 127.0.0.1 when it shows itself as ::ffff:127.0.0.1.
+    let (six, both) = (free_port(), free_port());
+    let listen = [format!("[::1]:{six}"), format!("[::]:{both}")];
+    let server = Server::listening(&provider, "chat.rate_per_minute = 1", &listen);
+    assert_eq!(ask(six, "::1", &["1.0.0.1"]), 200);
+    assert_eq!(ask(six, "::1", &["9.9.9.9, 1.0.0.1"]), 429);
+    assert_eq!(ask(both, "127.0.0.1", &["1.0.0.1"]), 429);
+    assert_eq!(ask(both, "127.0.0.1", &["1.0.0.2"]), 200);
+    assert_eq!(ask(server.port, "127.0.0.1", &["1.0.0.2"]), 429);
+    // An IPv4 client is the same client whichever socket it came by.
+    assert_eq!(ask(server.port, "127.0.0.1", &[]), 200);
+    assert_eq!(ask(both, "127.0.0.1", &[]), 429);
+    assert_eq!(ask(six, "::1", &[]), 200);
+    // Not named, not trusted: counted by its /64.
+    let (six, both) = (free_port(), free_port());
+    let listen = [format!("[::1]:{six}"), format!("[::]:{both}")];
+    let server = Server::listening(&provider, TRUSTED, &listen);
+    assert_eq!(ask(six, "::1", &["1.0.0.1"]), 200);
+    assert_eq!(ask(six, "::1", &["1.0.0.2"]), 429);
+    assert_eq!(ask(server.port, "127.0.0.1", &["::2"]), 429);
+    assert_eq!(
+        ask(both, "127.0.0.1", &["1.0.0.3"]),
+        200,
+        "mapped, so named"
+    );
+    assert_eq!(ask(both, "127.0.0.9", &["1.0.0.4"]), 200);
+    assert_eq!(
+        ask(both, "127.0.0.9", &["1.0.0.5"]),
+        429,
+        "mapped, not named"
+    );
 }

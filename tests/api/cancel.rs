@@ -7,7 +7,7 @@ use cloudchat::clock;
 use socket2::{Domain, Socket, Type};
 
 use crate::kit::provider::row;
-use crate::kit::{Call, Conn, Provider, Server, until};
+use crate::kit::{Call, Conn, Provider, Server, request, until};
 
 const MOST: Duration = Duration::from_millis(50);
 
@@ -119,28 +119,35 @@ fn while_connecting() {
             filler
         })
         .collect();
+    let hanging = || connecting_to(address.port());
+    let fillers = hanging();
     let server = Server::with(&row("full", &format!("http://{address}")), &[]);
-    // The first look settles whatever the start opened.
-    server.get("/test");
-    let idle = until("the idle state", || {
-        let (one, two) = (server.sockets(), server.sockets());
-        (one == two).then_some(one)
+    until("the model check at the start to hang", || {
+        (hanging() == fillers + 1).then_some(())
     });
     let best = (0..3).map(|_| {
         let mut conn = server.connect();
         conn.ask("Hi", &[]);
-        until("the client's and the provider's socket", || {
-            (server.sockets() >= idle + 2).then_some(())
+        until("the chat to hang as well", || {
+            (hanging() == fillers + 2).then_some(())
         });
         let left = clock::now();
         drop(conn);
-        until("both to be gone", || {
-            (server.sockets() <= idle).then_some(())
+        until("it to be given up", || {
+            (hanging() == fillers + 1).then_some(())
         });
         left.elapsed()
     });
     let best = best.min().expect("there are three");
     assert!(best < MOST, "{best:?}");
+}
+
+/// Sockets of this machine that are connecting to that loopback port and have no answer yet.
+fn connecting_to(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel has it");
+    // Remote address, then the state SYN_SENT.
+    let entry = format!(" 0100007F:{port:04X} 02 ");
+    table.matches(&entry).count()
 }
 
 #[test]
@@ -200,5 +207,32 @@ fn a_cancelled_stream_gives_its_place_back() {
                 None => conn.is_readable().then_some(None),
             })
         });
+    }
+}
+
+#[test]
+fn pipelined_bytes_delay_it_to_the_next_heartbeat_at_most() {
+    let provider = Provider::played();
+    let server = Server::start(&provider, "chat.heartbeat_seconds = 0.3");
+    for reset in [false, true] {
+        let mut conn = server.connect();
+        conn.ask("Hi", &[]);
+        conn.send(&request(
+            "GET /test",
+            &[("X-Long", &"x".repeat(3000))],
+            None,
+        ));
+        let mut call = provider.call();
+        call.accept().text("Hi");
+        assert_eq!(conn.head().status, 200);
+        assert_eq!(conn.line().as_deref(), Some("{\"text\":\"Hi\"}"));
+        let left = clock::now();
+        if reset {
+            conn.reset()
+        } else {
+            drop(conn)
+        }
+        let took = call.closed_at().duration_since(left).as_secs_f64();
+        assert!(took < 1.0, "reset: {reset}: {took} s");
     }
 }

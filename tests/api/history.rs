@@ -85,7 +85,8 @@ fn max_history_comes_from_the_environment_too() {
 fn over_the_bytes_the_oldest_exchanges_go_first_and_whole() {
     let provider =
         Provider::answering(|n, _| Answer::texts(&[&format!("a{n}-{}", "字".repeat(600))]));
-    let settings = "chat.history_max = 100\nchat.answer_bytes_max = \"4K\"\nchat.history_bytes_max = \"8K\"";
+    let settings =
+        "chat.history_max = 100\nchat.answer_bytes_max = \"4K\"\nchat.history_bytes_max = \"8K\"";
     let server = Server::start(&provider, settings);
     let mut browser = Browser::new(&server);
     for n in 0..8 {

@@ -120,3 +120,36 @@ fn a_stream_does_not_die_of_its_readers_slowness() {
     drop(conn);
     writer.join().expect("the provider's thread does not fail");
 }
+
+#[test]
+fn whoever_reads_on_after_a_long_pause_gets_the_whole_answer() {
+    const EVENTS: usize = 15_000;
+    let provider = Provider::played();
+    let settings = "upstream.between_events_seconds = 0.4\nserver.write_seconds = 10";
+    let server = Server::start(&provider, settings);
+    let mut conn = Conn::narrow(server.port, 2048);
+    conn.ask("Hi", &[]);
+    let mut call = provider.call();
+    let writer = thread::spawn(move || {
+        call.accept();
+        for n in 0..EVENTS {
+            call.text(&format!("{n} {}", "token ".repeat(160)));
+        }
+        call.finish("stop");
+    });
+    assert_eq!(conn.head().status, 200);
+    for n in 0..EVENTS {
+        if n == 100 || n == 2000 {
+            // Far longer than the provider may be silent; it would send if it could.
+            pass(1.0);
+            assert!(!writer.is_finished(), "the provider has to wait");
+        }
+        let line = conn.line().expect("it goes on");
+        assert!(
+            line.starts_with(&format!("{{\"text\":\"{n} token ")),
+            "{line}"
+        );
+    }
+    assert_eq!(conn.rest(), ("{\"done\":\"stop\"}\n".to_owned(), true));
+    writer.join().expect("the provider's thread does not fail");
+}

@@ -256,6 +256,76 @@ fn bodies_over_the_limit() {
 }
 
 #[test]
+fn a_client_that_is_still_sending_gets_its_413_all_the_same() {
+    let provider = Provider::friendly();
+    let server = Server::start(&provider, "");
+    let announced = |extra| {
+        let headers = [JSON, ("Content-Length", "30000000"), extra];
+        request("POST /deepseek_chat", &headers, None)
+    };
+    // All of it at once, far more than the sockets' buffers hold.
+    let mut conn = server.connect();
+    conn.send(&announced(("X-Test", "all")));
+    conn.send(&vec![b'x'; 30_000_000]);
+    assert_eq!(conn.reply().status, 413);
+    // Slowly, and never to the end.
+    let mut conn = server.connect();
+    conn.send(&announced(("X-Test", "slow")));
+    let took = crate::kit::seconds(|| {
+        while !conn.is_readable() {
+            conn.send(&[b'x'; 10_000]);
+            crate::kit::pass(0.02);
+        }
+        assert_eq!(conn.reply().status, 413);
+    });
+    assert!(took < 3.0, "{took} s");
+    // Whoever asks first is told before anything was sent.
+    let mut conn = server.connect();
+    conn.send(&announced(("Expect", "100-continue")));
+    let took = crate::kit::seconds(|| assert_eq!(conn.reply().status, 413));
+    assert!(took < 0.5, "{took} s");
+    assert_eq!(server.chat("still there", &[]).status, 200);
+}
+
+#[test]
+fn whoever_asks_whether_to_send_is_told_to_go_on() {
+    let provider = Provider::friendly();
+    let server = Server::start(&provider, "");
+    let mut conn = server.connect();
+    let body = crate::kit::question("after a 100");
+    let length = body.len().to_string();
+    let headers = [
+        JSON,
+        ("Content-Length", &length),
+        ("Expect", "100-continue"),
+    ];
+    conn.send(&request("POST /deepseek_chat", &headers, None));
+    assert_eq!(conn.head().status, 100);
+    conn.send(&body);
+    assert_eq!(conn.reply().text(), "Hello you");
+    assert_eq!(provider.last().talk(), ["user: after a 100"]);
+}
+
+#[test]
+fn with_require_login_a_chat_is_for_users_only() {
+    let provider = Provider::friendly();
+    let server = Server::start(&provider, "chat.require_login = true");
+    let invalid = "cc_auth=".to_owned() + &"A".repeat(43);
+    for headers in [&[][..], &[("Cookie", invalid.as_str())][..]] {
+        let reply = server.chat("Hi", headers);
+        assert_eq!(reply.status, 401, "{}", reply.body);
+        assert_eq!(reply.json(), serde_json::json!({"error": "Unauthorized"}));
+        assert_eq!(reply.get("set-cookie"), None);
+    }
+    assert_eq!(provider.received().len(), 0);
+    assert_eq!(server.call("POST /reset_chat", &[], Some(b"")).status, 200);
+    assert_eq!(server.get("/test").status, 200);
+    // By default an invalid cookie means anonymous.
+    let server = Server::start(&provider, "");
+    assert_eq!(server.chat("Hi", &[("Cookie", &invalid)]).status, 200);
+}
+
+#[test]
 fn chunked_bodies_are_read() {
     let provider = Provider::friendly();
     let server = Server::start(&provider, "");
@@ -294,6 +364,22 @@ fn a_body_that_does_not_come_gets_408_and_the_end() {
         );
         assert!(conn.closed(), "{sent:?}");
     }
+    // A byte now and then does not keep it alive.
+    let mut conn = server.connect();
+    conn.send(&request(
+        "POST /deepseek_chat",
+        &[JSON, ("Content-Length", "1000")],
+        None,
+    ));
+    let took = crate::kit::seconds(|| {
+        while !conn.is_readable() {
+            conn.send(b"{");
+            crate::kit::pass(0.03);
+        }
+        assert_eq!(conn.reply().status, 408);
+        assert!(conn.closed());
+    });
+    assert!((0.25..2.0).contains(&took), "{took} s");
     assert_eq!(provider.received().len(), 0);
     assert_eq!(server.chat("still there", &[]).status, 200);
 }

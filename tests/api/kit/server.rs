@@ -1,5 +1,6 @@
 //! The real binary as a child process, with a data folder and a configuration of its own.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -23,6 +24,7 @@ pub struct Server {
     pub port: u16,
     folder: TempDir,
     env: Vec<(String, String)>,
+    listen: Vec<String>,
 }
 
 /// A port that nobody listens on, below the range the kernel hands out by itself.
@@ -67,17 +69,28 @@ impl Server {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        Self::start_in(folder_with(config), env, "/test")
+        Self::start_in(folder_with(config), env, Vec::new(), "/test")
+    }
+
+    /// As `start`, listening on these addresses too.
+    pub fn listening(provider: &Provider, settings: &str, listen: &[String]) -> Self {
+        let folder = folder_with(&(no_rate_limit(settings) + &provider.row()));
+        Self::start_in(folder, Vec::new(), listen.to_vec(), "/test")
     }
 
     /// As `start`, where `/test` answers at another path.
     pub fn with_ready_path(provider: &Provider, settings: &str, path: &str) -> Self {
         let config = no_rate_limit(settings) + &provider.row();
         let folder = folder_with(&config);
-        Self::start_in(folder, Vec::new(), path)
+        Self::start_in(folder, Vec::new(), Vec::new(), path)
     }
 
-    fn start_in(folder: TempDir, env: Vec<(String, String)>, ready: &str) -> Self {
+    fn start_in(
+        folder: TempDir,
+        env: Vec<(String, String)>,
+        listen: Vec<String>,
+        ready: &str,
+    ) -> Self {
         let port = free_port();
         let errors = File::options()
             .create(true)
@@ -93,6 +106,7 @@ impl Server {
                 "--listen",
                 &format!("unix:{}", folder.path().join("socket").display()),
             ])
+            .args(listen.iter().flat_map(|address| ["--listen", address]))
             .env_clear()
             .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -105,6 +119,7 @@ impl Server {
             port,
             folder,
             env,
+            listen,
         };
         until("the server to listen", || {
             if let Some(status) = server.child.try_wait().expect("it is our child") {
@@ -130,8 +145,9 @@ impl Server {
             tempfile::tempdir().expect("there is room"),
         );
         let env = std::mem::take(&mut self.env);
+        let listen = std::mem::take(&mut self.listen);
         drop(self);
-        Self::start_in(folder, env, "/test")
+        Self::start_in(folder, env, listen, "/test")
     }
 
     pub fn pid(&self) -> u32 {
@@ -223,16 +239,39 @@ impl Server {
         file.write_all(b"5").expect("the kernel takes it");
     }
 
-    /// Open sockets of the process.
-    pub fn sockets(&self) -> usize {
-        let folder = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
-        let is_socket = |path: PathBuf| {
-            fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
-        };
-        folder
+    /// Takes away its right to open more than about `more` files beyond those that are open now.
+    pub fn limit_files(&self, more: usize) {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
+        let open: HashSet<String> = entries
             .flatten()
-            .filter(|entry| is_socket(entry.path()))
-            .count()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        // The limit is one of numbers, and the lowest free number is given out first.
+        let lowest_free = (0..).find(|n: &usize| !open.contains(&n.to_string()));
+        let files = (lowest_free.expect("numbers do not end") + more) as libc::rlim_t;
+        let limit = libc::rlimit {
+            rlim_cur: files,
+            rlim_max: files,
+        };
+        let (pid, old) = (self.pid() as i32, std::ptr::null_mut());
+        #[expect(
+            unsafe_code,
+            reason = "another process's limit is set by prlimit(2) only"
+        )]
+        // SAFETY: `limit` outlives the call, and a null pointer means that the old one is not told.
+        let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, old) };
+        assert_eq!(set, 0, "the child is there and ours");
+    }
+
+    /// Processor time used so far, in ticks of a hundredth of a second.
+    pub fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let (_, after_name) = stat.rsplit_once(')').expect("the name is in brackets");
+        let mut fields = after_name.split_whitespace().skip(11);
+        let mut number = || fields.next().and_then(|field| field.parse::<u64>().ok());
+        number()
+            .zip(number())
+            .map_or(0, |(user, system)| user + system)
     }
 
     /// Context switches of each thread whose name starts with `name`.

@@ -1,0 +1,99 @@
+//! What the server says on standard error: a line for each request, and no secrets in any of them.
+
+use serde_json::Value;
+
+use crate::kit::provider::{Answer, delta};
+use crate::kit::{Browser, Provider, Server, until};
+
+#[test]
+fn one_line_for_each_request() {
+    let provider = Provider::friendly();
+    let server = Server::start(
+        &provider,
+        "log.format = \"json\"\nlog.client_address = true",
+    );
+    let address = ("X-Forwarded-For", "198.51.100.77");
+    let rows = [
+        ("GET /test", "/test", 200),
+        ("HEAD /test", "/test", 200),
+        ("POST /test", "/test", 405),
+        ("POST /deepseek_chat", "/deepseek_chat", 415),
+        ("POST /reset_chat", "/reset_chat", 200),
+    ];
+    for (n, (line, ..)) in rows.iter().enumerate() {
+        let id = format!("request-{n}");
+        server.call(line, &[("X-Request-Id", &id), address], None);
+    }
+    server.chat("Hi", &[("X-Request-Id", "request-chat"), address]);
+    let line = |id: &str| {
+        let line = until("the request's line", || {
+            let log = server.log();
+            let lines = log.lines().map(|line| {
+                serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"))
+            });
+            let mut mine = lines.filter(|line| line["event"] == "request" && line["id"] == id);
+            let first = mine.next()?;
+            assert_eq!(mine.next(), None, "one line each");
+            Some(first)
+        });
+        assert_eq!(line["client"], "198.51.100.77", "{line}");
+        line
+    };
+    for (n, (request, route, status)) in rows.iter().enumerate() {
+        let line = line(&format!("request-{n}"));
+        let method = request.split(' ').next().expect("it begins with it");
+        assert_eq!(
+            (&line["method"], &line["route"], &line["status"]),
+            (&method.into(), &(*route).into(), &(*status).into()),
+            "{line}"
+        );
+    }
+    let chat = line("request-chat");
+    assert_eq!((&chat["end"], &chat["deltas"]), (&"done".into(), &2.into()));
+}
+
+#[test]
+fn no_secret_is_ever_logged() {
+    let provider = Provider::answering(|n, _| match n {
+        0 => Answer::texts(&["answer-SECRET-1"]),
+        1 => Answer::status(401, "", "provider-SECRET-2"),
+        2 => Answer::cut(&delta("answer-SECRET-3")),
+        3 => Answer::events(b"data: {\"error\":{\"message\":\"provider-SECRET-4\"}}\n\n"),
+        _ => Answer::raw(b"provider-SECRET-5"),
+    });
+    let config = format!(
+        "chat.rate_per_minute = 4\nchat.system_prompt = \"prompt-SECRET\"\n{}",
+        provider.row()
+    );
+    let server = Server::with(&config, &[("TEST_KEY", "key-SECRET")]);
+    let mut browser = Browser::new(&server);
+    let mut cookies = Vec::new();
+    for _ in 0..6 {
+        browser.ask("message-SECRET");
+        cookies.extend(browser.cookie.clone());
+    }
+    let forwarded = [
+        ("X-Forwarded-For", "198.51.100.77"),
+        ("Authorization", "Bearer header-SECRET"),
+    ];
+    server.chat("message-SECRET", &forwarded);
+    server.call("GET /test?token=query-SECRET", &forwarded, None);
+    server.call(
+        "GET /path-with\"quote?query-SECRET",
+        &[("Cookie", "cc_auth=cookie-SECRET")],
+        None,
+    );
+    server.post_chat(b"{\"message\":\"\xff body-SECRET");
+    browser.forget();
+    let log = server.log();
+    assert!(
+        log.lines().count() >= 10,
+        "every request has its line: {log}"
+    );
+    assert!(!log.contains("SECRET"), "{log}");
+    assert!(!log.contains("198.51.100.77"), "{log}");
+    assert!(!cookies.is_empty());
+    for cookie in cookies {
+        assert!(!log.contains(&cookie), "{log}");
+    }
+}
