@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::chat::reader::{Answer, Reader, Step};
 use crate::chat::trouble::Trouble;
 use crate::clock;
+use crate::config::Provider;
 use crate::http::request::RequestId;
 use crate::limits::Permit;
 use crate::llm::prompt::{self, Prompt};
@@ -148,16 +149,7 @@ async fn ask(
     let app = &question.app;
     let config = &app.shared.config;
     let row = &app.upstream.providers()[provider];
-    let mut body = Vec::new();
-    let prompt = Prompt {
-        model: &row.model,
-        system: &config.chat.system_prompt,
-        history: &question.history.borrow(),
-        question_escaped: &question.text.borrow(),
-        user: row.send_user.then_some(question.user.as_str()),
-        extra: &row.extra,
-    };
-    prompt::write(&prompt, &mut body);
+    let body = prompt_of(question, row);
     let end = question.received + config.chat.stream_max;
     let exchange = app
         .upstream
@@ -198,6 +190,21 @@ async fn ask(
         };
         return Ok(Opened { reader, lines, end });
     }
+}
+
+/// The body of the request to that provider.
+fn prompt_of(question: &Question, row: &Provider) -> Vec<u8> {
+    let mut body = Vec::new();
+    let prompt = Prompt {
+        model: &row.model,
+        system: &question.app.shared.config.chat.system_prompt,
+        history: &question.history.borrow(),
+        question_escaped: &question.text.borrow(),
+        user: row.send_user.then_some(question.user.as_str()),
+        extra: &row.extra,
+    };
+    prompt::write(&prompt, &mut body);
+    body
 }
 
 /// From the first text on no other provider can be asked: history and prompt are needed no more.

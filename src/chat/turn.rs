@@ -106,6 +106,10 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
 }
 
 /// What happens first.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment only; boxing would cost every chat an allocation"
+)]
 enum First {
     Opened(Result<Opened, Trouble>),
     Heartbeat,
