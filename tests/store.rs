@@ -235,8 +235,9 @@ async fn expired_rows_are_swept_while_nobody_calls() {
         .unwrap()
     };
     tokio::time::timeout(Duration::from_secs(10), async {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
         while rows() != (0, 0, 0, 0) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            look.tick().await;
         }
     })
     .await
