@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -48,20 +48,38 @@ pub struct Running {
 /// # Errors
 /// It cannot start, or a part of it has died.
 pub fn run(config: Config, budget: &Budget) -> Result<(), String> {
-    let runtime = signals_runtime()?;
-    let running = start(config, budget)?;
-    runtime.block_on(running.until_signal())
+    let signals = Signals::listen()?;
+    start(config, budget)?.until_signal(signals)
 }
 
-/// The runtime of the main thread, which waits for signals.
-///
-/// # Errors
-/// The system has no resources for it.
-pub fn signals_runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("runtime: {error}"))
+/// SIGTERM and SIGINT. Made before anything is served, or one that comes right after would end
+/// the process with its streams.
+#[derive(Debug)]
+pub struct Signals {
+    runtime: tokio::runtime::Runtime,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process by themselves.
+    ///
+    /// # Errors
+    /// The system has no resources for it.
+    pub fn listen() -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("runtime: {error}"))?;
+        let (term, int) = {
+            let _entered = runtime.enter();
+            (
+                signal(SignalKind::terminate()).map_err(|error| format!("SIGTERM: {error}"))?,
+                signal(SignalKind::interrupt()).map_err(|error| format!("SIGINT: {error}"))?,
+            )
+        };
+        Ok(Self { runtime, term, int })
+    }
 }
 
 /// Binds every address, opens the stores, then starts the workers.
@@ -133,27 +151,32 @@ impl Running {
     ///
     /// # Errors
     /// A worker or the store has died, or the drain was cut short.
-    pub async fn until_signal(mut self) -> Result<(), String> {
-        let mut term = signal(SignalKind::terminate()).map_err(|e| format!("SIGTERM: {e}"))?;
-        let mut int = signal(SignalKind::interrupt()).map_err(|e| format!("SIGINT: {e}"))?;
-        let died = tokio::select! {
-            _ = term.recv() => None,
-            _ = int.recv() => None,
-            Some((worker, ended)) = self.ends.recv() => {
-                Some(format!("worker {worker} ended: {ended:?}"))
+    pub fn until_signal(mut self, signals: Signals) -> Result<(), String> {
+        let Signals {
+            runtime,
+            mut term,
+            mut int,
+        } = signals;
+        runtime.block_on(async {
+            let died = tokio::select! {
+                _ = term.recv() => None,
+                _ = int.recv() => None,
+                Some((worker, ended)) = self.ends.recv() => {
+                    Some(format!("worker {worker} ended: {ended:?}"))
+                }
+                () = self.backend.ended() => Some("the store's thread ended".to_string()),
+            };
+            if let Some(cause) = died {
+                return Err(cause);
             }
-            () = self.backend.ended() => Some("the store's thread ended".to_string()),
-        };
-        if let Some(cause) = died {
-            return Err(cause);
-        }
-        let drain = self.config.config.server.drain_timeout;
-        log::info("draining", &[("ms", Value::Millis(drain))]);
-        tokio::select! {
-            ended = self.stop(drain) => ended,
-            _ = term.recv() => Err("a second signal: ended at once".to_string()),
-            _ = int.recv() => Err("a second signal: ended at once".to_string()),
-        }
+            let drain = self.config.config.server.drain_timeout;
+            log::info("draining", &[("ms", Value::Millis(drain))]);
+            tokio::select! {
+                ended = self.stop(drain) => ended,
+                _ = term.recv() => Err("a second signal: ended at once".to_string()),
+                _ = int.recv() => Err("a second signal: ended at once".to_string()),
+            }
+        })
     }
 
     /// Stops listening, gives what runs `drain` to end, then ends it, and closes the stores.

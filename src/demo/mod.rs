@@ -12,7 +12,7 @@ use std::thread;
 use crate::budget::Budget;
 use crate::config::{self, Config, Listen, Sources};
 use crate::log;
-use crate::serve::{self, Running};
+use crate::serve::{self, Running, Signals};
 use client::Client;
 
 /// What is asked before the reader gets to type.
@@ -40,7 +40,7 @@ pub fn run(args: DemoArgs) -> Result<(), String> {
     log::hide_info();
     let budget = Budget::new(&config)?;
     let data = config.store.dir.display().to_string();
-    let runtime = serve::signals_runtime()?;
+    let signals = Signals::listen()?;
     let running = serve::start(config, &budget)?;
     if let Some(server) = tcp_address(&running) {
         let talk = move || {
@@ -56,7 +56,7 @@ pub fn run(args: DemoArgs) -> Result<(), String> {
             .spawn(talk)
             .map_err(|error| format!("thread: {error}"))?;
     }
-    runtime.block_on(running.until_signal())
+    running.until_signal(signals)
 }
 
 /// The defaults, with the simulated provider as the model.

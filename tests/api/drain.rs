@@ -25,6 +25,16 @@ fn refused(server: &Server) {
 }
 
 #[test]
+fn a_signal_right_after_the_start_is_heard() {
+    let provider = Provider::friendly();
+    for _ in 0..10 {
+        let mut server = Server::start(&provider, "");
+        server.signal(libc::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
+
+#[test]
 fn without_streams_it_ends_at_once_with_code_0() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let provider = Provider::friendly();

@@ -9,7 +9,7 @@ use rustls::pki_types::PrivateKeyDer;
 
 use crate::kit::provider::Answer;
 use crate::kit::server::run;
-use crate::kit::{Conn, Provider, Server, request};
+use crate::kit::{Conn, Provider, Server, request, until};
 
 #[test]
 fn the_unix_socket() {
@@ -36,9 +36,12 @@ fn the_unix_socket() {
 fn every_worker_serves_some_of_many_connections() {
     let provider = Provider::friendly();
     let server = Server::start(&provider, "server.workers = 3");
+    // A thread gets its name when it first runs.
+    until("one thread per worker", || {
+        (server.switches("worker-").len() == 3).then_some(())
+    });
     for unix in [false, true] {
         let before = server.switches("worker-");
-        assert_eq!(before.len(), 3, "one thread per worker");
         let mut conns: Vec<Conn> = (0..96)
             .map(|_| {
                 if unix {
