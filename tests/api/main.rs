@@ -13,6 +13,7 @@ mod cancel;
 mod common;
 mod cookies;
 mod cross_site;
+mod demo;
 mod drain;
 mod durable;
 mod failover;
