@@ -192,9 +192,9 @@ impl Stream {
         let Some(chat) = self.question.chat.get() else {
             return Saving::Nowhere;
         };
-        let mut held = vec![memory];
-        held.extend(self.question.memory.take());
-        held.extend(self.slot.take().map(|slot| slot.stream));
+        let prompt = self.question.memory.take();
+        let slot = self.slot.take().map(|slot| slot.stream);
+        let held = [Some(memory), prompt, slot].into_iter().flatten().collect();
         let config = &self.question.app.shared.config.chat;
         Saving::Waiting(self.question.app.saver.save(Finished {
             turn: Turn {
