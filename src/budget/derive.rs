@@ -2,8 +2,8 @@
 
 use super::{
     Budget, CALL_BYTES, CONNECTION_BYTES, IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX,
-    PROVIDER_BYTES, Row, SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES, STREAMS_MIN, TLS_BYTES,
-    WORKER_BYTES,
+    PROVIDER_BYTES, Row, SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES, STREAMS_MIN,
+    STREAMS_PER_STALLED, STREAMS_PER_STALLED_TLS, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
 };
 use crate::config::Config;
 
@@ -20,34 +20,58 @@ pub(super) struct Needs {
     answer_bytes: usize,
     stream_bytes: usize,
     stalled_bytes: usize,
+    streams_per_stalled: usize,
+}
+
+/// How a stream's bytes depend on whether providers speak TLS.
+struct Transport {
+    connection_bytes: usize,
+    stalled_bytes: usize,
+    streams_per_stalled: usize,
+}
+
+impl Transport {
+    /// One provider with TLS is enough: all streams may go to it.
+    fn of(tls: bool) -> Self {
+        match tls {
+            false => Self {
+                connection_bytes: 0,
+                stalled_bytes: 0,
+                streams_per_stalled: STREAMS_PER_STALLED,
+            },
+            true => Self {
+                connection_bytes: TLS_BYTES,
+                stalled_bytes: TLS_STALLED_BYTES,
+                streams_per_stalled: STREAMS_PER_STALLED_TLS,
+            },
+        }
+    }
 }
 
 impl Needs {
     pub(super) fn of(config: &Config) -> Self {
-        let tls_bytes = if config.providers.iter().any(|provider| provider.tls) {
-            TLS_BYTES
-        } else {
-            0
-        };
+        let transport = Transport::of(config.providers.iter().any(|provider| provider.tls));
         Self {
             workers: config.server.workers,
             calls: config.store.queue_max,
             idle_connections: config.server.workers
                 * config.upstream.idle_max
                 * config.providers.len(),
-            idle_bytes_each: PROVIDER_BYTES + tls_bytes,
+            idle_bytes_each: PROVIDER_BYTES + transport.connection_bytes,
             prompt_bytes: config.chat.history_bytes_max + config.server.chat_body_bytes_max,
             body_bytes: config
                 .server
                 .chat_body_bytes_max
                 .max(config.server.auth_body_bytes_max),
             answer_bytes: config.chat.answer_bytes_max,
-            stream_bytes: STREAM_BYTES + tls_bytes,
+            stream_bytes: STREAM_BYTES + transport.connection_bytes,
             // The send buffer towards the client and the receive buffer from the provider; the
             // kernel doubles what is asked for (socket(7)).
             stalled_bytes: STALLED_BYTES
+                + transport.stalled_bytes
                 + 2 * config.server.socket_buffer_bytes
                 + 2 * config.upstream.socket_buffer_bytes,
+            streams_per_stalled: transport.streams_per_stalled,
         }
     }
 
@@ -124,7 +148,7 @@ impl Needs {
         if streams_max < STREAMS_MIN {
             return None;
         }
-        let (connections_max, stalled_max) = (connections(streams_max), stalled(streams_max));
+        let (connections_max, stalled_max) = (connections(streams_max), self.stalled(streams_max));
         sum.take(
             "connections",
             connections_max,
@@ -141,7 +165,7 @@ impl Needs {
             "stalled streams",
             stalled_max,
             self.stalled_bytes,
-            "grown and kernel socket buffers",
+            "grown buffers, TLS records, kernel sockets",
         )?;
         Some(Budget {
             memory,
@@ -162,7 +186,7 @@ impl Needs {
         let fits = |streams: usize| {
             connections(streams) * CONNECTION_BYTES
                 + streams * self.stream_bytes
-                + stalled(streams) * self.stalled_bytes
+                + self.stalled(streams) * self.stalled_bytes
                 <= bytes
         };
         // Bisect between what fits (or is nothing) and what cannot.
@@ -177,16 +201,16 @@ impl Needs {
         }
         low
     }
+
+    /// Streams of so many that may stand still at once.
+    fn stalled(&self, streams: usize) -> usize {
+        streams.div_ceil(self.streams_per_stalled)
+    }
 }
 
 /// Connections allowed for so many streams.
 fn connections(streams: usize) -> usize {
     streams + streams / 4 + SPARE_CONNECTIONS
-}
-
-/// Streams of so many that may stand still at once.
-fn stalled(streams: usize) -> usize {
-    streams.div_ceil(2)
 }
 
 /// Rows so far and the bytes they leave.
@@ -220,17 +244,18 @@ mod tests {
     use crate::budget::{KIB, MIB};
 
     fn needs(workers: usize, tls: bool) -> Needs {
-        let tls_bytes = if tls { TLS_BYTES } else { 0 };
+        let transport = Transport::of(tls);
         Needs {
             workers,
             calls: 256,
             idle_connections: workers * 4,
-            idle_bytes_each: PROVIDER_BYTES + tls_bytes,
+            idle_bytes_each: PROVIDER_BYTES + transport.connection_bytes,
             prompt_bytes: 320 * KIB,
             body_bytes: 256 * KIB,
             answer_bytes: 32 * KIB,
-            stream_bytes: STREAM_BYTES + tls_bytes,
-            stalled_bytes: STALLED_BYTES + 4 * 8 * KIB,
+            stream_bytes: STREAM_BYTES + transport.connection_bytes,
+            stalled_bytes: STALLED_BYTES + transport.stalled_bytes + 4 * 8 * KIB,
+            streams_per_stalled: transport.streams_per_stalled,
         }
     }
 
@@ -241,6 +266,7 @@ mod tests {
         assert!(plain.streams_max >= 1000, "{plain}");
         assert!(tls.streams_max >= 700, "{tls}");
         assert!(plain.connections_max > plain.streams_max && plain.stalled_max >= 500);
+        assert!(tls.stalled_max >= 233, "{tls}");
         assert_eq!(
             (plain.long_lines_max, plain.pools().streams.max()),
             (2, plain.streams_max)

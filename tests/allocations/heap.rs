@@ -1,6 +1,9 @@
 //! What connections and open streams hold, against the numbers of the memory sum.
 
-use cloudchat::budget::{ANSWER_BYTES_FIRST, CONNECTION_BYTES, STALLED_BYTES, STREAM_BYTES};
+use cloudchat::budget::{
+    ANSWER_BYTES_FIRST, CONNECTION_BYTES, PROVIDER_BYTES, STALLED_BYTES, TLS_BYTES,
+    TLS_STALLED_BYTES,
+};
 use cloudchat::limits::CARRY_BYTES_MAX;
 
 use crate::client::Client;
@@ -79,19 +82,13 @@ fn check(what: &str, measured: isize, at_most: usize) {
 
 /// hyper's two buffers. What is not used of them is not resident: of 8 KiB each, half in general.
 const HYPER_BYTES: usize = 2 * 8192;
-/// What rustls keeps for a connection that gets small records.
-const TLS_QUIET_BYTES: usize = 9 * 1024;
-/// What it keeps when full records (16 KiB) wait: one decrypted, and a buffer that has doubled up
-/// to the size that holds another.
-const TLS_FULL_BYTES: usize = (16 + 32) * 1024;
-
 #[test]
 fn connections_and_streams_hold_little() {
     let answer_pool = ANSWER_BYTES_MAX - ANSWER_BYTES_FIRST;
     for (name, tls) in [("plain", false), ("TLS", true)] {
         let each = measure(tls);
         let (quiet, full) = match tls {
-            true => (TLS_QUIET_BYTES, TLS_FULL_BYTES),
+            true => (TLS_BYTES, TLS_STALLED_BYTES),
             false => (0, 0),
         };
         let own = CONNECTION_BYTES - HYPER_BYTES / 2;
@@ -103,7 +100,7 @@ fn connections_and_streams_hold_little() {
         check(
             &format!("{name}: stream"),
             each.stream,
-            STREAM_BYTES + quiet,
+            PROVIDER_BYTES + ANSWER_BYTES_FIRST + quiet,
         );
         // The rest of the answer, and hyper's write buffer.
         let more = answer_pool + STALLED_BYTES + CARRY_BYTES_MAX;
