@@ -6,6 +6,7 @@ use std::time::Duration;
 use cloudchat::clock;
 
 use crate::kit::provider::{chunk, delta};
+use crate::kit::server::{least_memory, limit};
 use crate::kit::{Conn, Provider, Server, pass, until};
 
 const MANY: usize = 500;
@@ -26,7 +27,7 @@ fn hundreds_of_readers_at_one_byte_a_second() {
     let settings =
         "limits.memory = \"128M\"\nchat.streams_per_client_max = 10000\nserver.workers = 2";
     let server = Server::start(&provider, settings);
-    let streams_max = crate::kit::server::limit(&server, "streams_max");
+    let streams_max = limit(&server, "streams_max");
     assert!(streams_max > MANY, "{streams_max} streams");
     let mut readers: Vec<_> = (0..MANY).map(|_| flooded(&server, &provider)).collect();
     // Beside them one stream that reads.
@@ -97,6 +98,39 @@ fn readers_that_take_nothing_are_closed_and_slow_ones_are_not() {
     until("the slow one to end", || {
         slow_writer.is_finished().then_some(())
     });
+}
+
+#[test]
+fn more_readers_that_take_nothing_than_the_sum_holds_are_closed_early() {
+    const SURPLUS: usize = 5;
+    let provider = Provider::played();
+    let memory = least_memory();
+    let server = Server::start(
+        &provider,
+        &format!(
+            "limits.memory = {memory:?}\nserver.workers = 2\nserver.write_seconds = 4\n\
+             chat.streams_per_client_max = 1000"
+        ),
+    );
+    let stalled_max = limit(&server, "stalled_max");
+    assert!(stalled_max + SURPLUS <= limit(&server, "streams_max"));
+    let stuck: Vec<_> = (0..stalled_max + SURPLUS)
+        .map(|_| flooded(&server, &provider))
+        .collect();
+    let start = clock::now();
+    let closed = || stuck.iter().filter(|(_, w)| w.is_finished()).count();
+    until("the surplus to be closed", || {
+        (closed() >= SURPLUS).then_some(())
+    });
+    let took = start.elapsed().as_secs_f64();
+    assert!((0.5..2.5).contains(&took), "{took} s");
+    pass(0.3);
+    assert_eq!(closed(), SURPLUS, "the others may stall for longer");
+    until("the others to be closed", || {
+        (closed() == stuck.len()).then_some(())
+    });
+    let took = start.elapsed().as_secs_f64();
+    assert!((3.0..7.0).contains(&took), "{took} s");
 }
 
 #[test]
