@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Where a core takes its time from.
@@ -96,7 +97,8 @@ impl Timer {
             }
             self.arm(deadline);
         }
-        self.is_armed = true;
+        // Without budget the sleep was not looked at, and nothing will wake this task in time.
+        self.is_armed = coop::has_budget_remaining();
         Poll::Pending
     }
 

@@ -73,18 +73,25 @@ const fn post(path: &'static str) -> Endpoint {
 impl Endpoint {
     /// The endpoint of a path as it was sent, if there is one under the prefix.
     fn find(path: &str, prefix: &str) -> Option<Self> {
-        let path = path.strip_prefix(prefix)?;
-        [TEST, HEALTHZ, CHAT, RESET]
-            .into_iter()
-            .find(|e| e.path == path)
+        Some(match path.strip_prefix(prefix)? {
+            "/test" => TEST,
+            "/auth/healthz" => HEALTHZ,
+            "/deepseek_chat" => CHAT,
+            "/reset_chat" => RESET,
+            _ => return None,
+        })
     }
 }
 
 /// How the errors of a path are worded, whether it exists or not.
-fn style(path: &str, prefix: &str) -> Style {
-    match path.strip_prefix(prefix) {
-        Some(path) if path == "/auth" || path.starts_with("/auth/") => Style::Auth,
-        _ => Style::Plain,
+fn style(endpoint: Option<Endpoint>, path: &str, prefix: &str) -> Style {
+    let path = match endpoint {
+        Some(endpoint) => endpoint.path,
+        None => path.strip_prefix(prefix).unwrap_or_default(),
+    };
+    match path == "/auth" || path.starts_with("/auth/") {
+        true => Style::Auth,
+        false => Style::Plain,
     }
 }
 
@@ -101,7 +108,7 @@ pub fn serve(
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let endpoint = Endpoint::find(path, &config.server.prefix);
-    let style = style(path, &config.server.prefix);
+    let style = style(endpoint, path, &config.server.prefix);
     let id = RequestId::of(&head.headers);
     let log_client = config.log.client_address;
     let record = Record {
@@ -179,8 +186,14 @@ impl Future for Serving {
 
 /// A method's name for the log; a client may make up others.
 fn known_method(method: &Method) -> &'static str {
-    ["GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"]
-        .into_iter()
-        .find(|name| *name == method.as_str())
-        .unwrap_or("other")
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        _ => "other",
+    }
 }

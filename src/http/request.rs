@@ -243,12 +243,12 @@ impl Record {
 
     fn write_with(&self, now: Instant, more: &[log::Field<'_>]) {
         info_line!("request":
-            "id" = Value::Word(self.id.as_str()),
-            "method" = Value::Word(self.method),
-            "route" = Value::Word(self.route),
-            "status" = Value::U64(self.status.into()),
-            "ms" = Value::Millis(now - self.started),
-            "worker" = Value::U64(self.worker as u64);
+            "id" = word(self.id.as_str()),
+            "method" = word(self.method),
+            "route" = word(self.route),
+            "status" = number(self.status.into()),
+            "ms" = millis(now - self.started),
+            "worker" = number(self.worker as u64);
             more;
             now
         );

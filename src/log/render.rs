@@ -29,33 +29,38 @@ impl Stamp {
         out.push_str(&self.text);
         let millis = since_epoch.subsec_millis();
         let digit = |n: u32| char::from(b'0' + (n % 10) as u8);
-        out.extend([digit(millis / 100), digit(millis / 10), digit(millis), 'Z']);
+        out.push(digit(millis / 100));
+        out.push(digit(millis / 10));
+        out.push(digit(millis));
+        out.push('Z');
     }
 }
 
 /// Writes an `info` line whose event and first keys are known when the program is compiled, for
-/// lines that come with every request: `info_line!("event": "key" = value, …; further_fields; now)`.
+/// lines that come with every request: `info_line!("event": "key" = kind(value), …; further_fields;
+/// now)`, where the kind is a method of [`Line`].
 #[macro_export]
 macro_rules! info_line {
-    ($event:literal: $first:literal = $value:expr $(, $key:literal = $next:expr)*; $fields:expr; $now:expr) => {
+    ($event:literal: $first:literal = $kind:ident($value:expr)
+        $(, $key:literal = $other:ident($next:expr))*; $fields:expr; $now:expr) => {
         $crate::log::info_with($now, |line| {
             match line.format() {
                 $crate::log::Format::Logfmt => {
                     line.raw(concat!("level=info event=", $event, " ", $first, "="));
-                    line.value($value);
+                    line.$kind($value);
                     $(
                         line.raw(concat!(" ", $key, "="));
-                        line.value($next);
+                        line.$other($next);
                     )*
                 }
                 $crate::log::Format::Json => {
                     line.raw(concat!(
                         "\"level\":\"info\",\"event\":\"", $event, "\",\"", $first, "\":"
                     ));
-                    line.value($value);
+                    line.$kind($value);
                     $(
                         line.raw(concat!(",\"", $key, "\":"));
-                        line.value($next);
+                        line.$other($next);
                     )*
                 }
             }
@@ -153,31 +158,22 @@ impl Line<'_> {
     }
 
     /// What stands behind a key.
-    #[inline]
-    pub fn value(&mut self, value: Value<'_>) {
+    fn value(&mut self, value: Value<'_>) {
         match value {
-            Value::Word(text) => {
-                debug_assert!(is_plain(text), "{text:?} needs quotes or escapes");
-                self.plain(text);
-            }
-            Value::Str(text) if text.len() <= VALUE_BYTES_MAX && is_plain(text) => {
-                self.plain(text);
-            }
+            Value::Word(text) => self.word(text),
+            Value::Str(text) if text.len() <= VALUE_BYTES_MAX && is_plain(text) => self.word(text),
             Value::Str(text) => self.text(text),
             Value::Display(value) => self.text(value),
             Value::U64(number) => self.number(number),
             Value::Bool(yes) => self.out.push_str(if yes { "true" } else { "false" }),
-            Value::Millis(span) => {
-                let below = (span.subsec_nanos() + 50_000) / 100_000;
-                let tenths = span.as_secs().saturating_mul(10_000) + u64::from(below);
-                self.number(tenths / 10);
-                self.out.push('.');
-                self.number(tenths % 10);
-            }
+            Value::Millis(span) => self.millis(span),
         }
     }
 
-    fn plain(&mut self, text: &str) {
+    /// A text that is known to need neither quotes nor escapes.
+    #[inline]
+    pub fn word(&mut self, text: &str) {
+        debug_assert!(is_plain(text), "{text:?} needs quotes or escapes");
         match self.format {
             Format::Logfmt => self.out.push_str(text),
             Format::Json => {
@@ -188,8 +184,19 @@ impl Line<'_> {
         }
     }
 
-    fn number(&mut self, number: u64) {
+    /// A number.
+    #[inline]
+    pub fn number(&mut self, number: u64) {
         self.out.push_str(itoa::Buffer::new().format(number));
+    }
+
+    /// A span of time, in milliseconds with one decimal.
+    pub fn millis(&mut self, span: Duration) {
+        let below = (span.subsec_nanos() + 50_000) / 100_000;
+        let tenths = span.as_secs().saturating_mul(10_000) + u64::from(below);
+        self.number(tenths / 10);
+        self.out.push('.');
+        self.out.push(char::from(b'0' + (tenths % 10) as u8));
     }
 
     /// A text, escaped, in quotes (in logfmt only if it needs them).

@@ -73,7 +73,10 @@ impl Rig {
 
     /// Ends the server, so that it does not disturb the next test's counts.
     pub fn stop(self) {
-        let runtime = serve::signals_runtime().expect("there are resources");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("there are resources");
         runtime
             .block_on(self.running.stop(Duration::ZERO))
             .expect("it ends well");
