@@ -36,8 +36,9 @@ fn each(what: &str, at_most: usize, mut chat: impl FnMut()) {
 
 #[test]
 fn a_chat_allocates_a_few_times() {
-    // About ten are hyper's for a request; TLS adds one per record, and its handshake if new.
-    for (name, tls, warm_max, fresh_max) in [("plain", false, 44, 60), ("TLS", true, 60, 185)] {
+    // About ten are hyper's for a request; TLS adds one per record, and its handshake if new. A few
+    // come and go with how the provider's bytes are cut into reads.
+    for (name, tls, warm_max, fresh_max) in [("plain", false, 48, 64), ("TLS", true, 64, 190)] {
         let mut rig = Rig::start(tls);
         let mut client = rig.client();
         let mut warm = Some(chat(&mut client, || rig.provider.accept()));
