@@ -140,7 +140,7 @@ pub struct Body {
     kind: Kind,
     /// The request's log line, if it is written at the end only.
     record: Option<Box<Record>>,
-    /// Keeps the connection marked as busy.
+    /// Keeps the connection marked as busy while a stream is sent.
     _busy: Option<Busy>,
 }
 
@@ -184,14 +184,16 @@ impl Body {
     /// is logged now, a stream when it ends.
     pub fn attach(&mut self, busy: Busy, record: Record) {
         match self.kind {
-            Kind::Stream(_) => self.record = Some(Box::new(record)),
+            Kind::Stream(_) => {
+                self.record = Some(Box::new(record));
+                self._busy = Some(busy);
+            }
             Kind::Empty | Kind::Whole(_) => {
                 let now = clock::now();
                 record.write(now, None);
                 busy.ends_about(now);
             }
         }
-        self._busy = Some(busy);
     }
 }
 

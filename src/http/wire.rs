@@ -54,6 +54,9 @@ pub struct Wire {
     /// Since when a connection that is not busy waits for the rest of a head, or for anything; set
     /// when it first waits.
     waits_since: Cell<Option<Instant>>,
+    /// The task that looked for a request while another was being answered. hyper does not look
+    /// again by itself, so it is woken then, for the limits to begin.
+    read_waker: RefCell<Option<Waker>>,
     /// Something was handed to hyper that has not reached the kernel yet.
     unflushed: Cell<bool>,
     flush_waker: RefCell<Option<Waker>>,
@@ -66,6 +69,7 @@ impl Wire {
             busy: Cell::new(false),
             in_head: Cell::new(false),
             waits_since: Cell::new(None),
+            read_waker: RefCell::new(None),
             unflushed: Cell::new(false),
             flush_waker: RefCell::new(None),
         })
@@ -116,6 +120,9 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.set(false);
+        if let Some(waker) = self.0.read_waker.borrow_mut().take() {
+            waker.wake();
+        }
     }
 }
 
@@ -149,6 +156,8 @@ impl ClientIo {
     fn poll_read_limits(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = &self.wire;
         if wire.busy.get() {
+            let waker = &mut *wire.read_waker.borrow_mut();
+            waker.get_or_insert_with(|| cx.waker().clone());
             return Poll::Pending;
         }
         let since = wire.waits_since.get().unwrap_or_else(clock::now);

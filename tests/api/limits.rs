@@ -247,6 +247,11 @@ fn slow_heads_and_idle_connections_are_closed() {
     check("half a request line", b"GET /te");
     check("half a head", b"GET /test HTTP/1.1\r\nHost: x\r\nX-Slow: ");
     check("idle after a request", &request("GET /test", &[], None));
+    let json = [("Content-Type", "application/json")];
+    let chat = request("POST /deepseek_chat", &json, Some(&question("Hi")));
+    check("idle after a stream", &chat);
+    let reset = request("POST /reset_chat", &json, Some(b"{}"));
+    check("idle after a reset", &reset);
     // One byte now and then does not keep a head alive.
     let mut conn = server.connect();
     let took = seconds(|| {
