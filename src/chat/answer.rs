@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::chat::open::{Opened, Question};
+use crate::chat::open::{self, Opened, Question};
 use crate::chat::reader::{Answer, Reader, Step};
 use crate::chat::trouble::Trouble;
 use crate::clock::{self, Timer};
@@ -173,6 +173,11 @@ impl Stream {
     /// No more text will come: the provider is let go, and what came is stored before the last line.
     fn finish(&mut self, reader: Reader, end: End) {
         self.record.deltas = reader.answer.deltas;
+        if let End::Failed(trouble) = &end
+            && !matches!(trouble, Trouble::Restarting)
+        {
+            open::log_failure(&self.question, reader.provider(), trouble);
+        }
         let answer = match end {
             End::Done(_) => reader.finish(),
             End::Failed(_) => reader.answer,

@@ -216,7 +216,8 @@ fn release_prompt(question: &Question) {
     }
 }
 
-fn log_failure(question: &Question, provider: usize, trouble: &Trouble) {
+/// Writes down why a provider's answer did not come, or did not come to its end.
+pub fn log_failure(question: &Question, provider: usize, trouble: &Trouble) {
     let cause = trouble.message();
     let (status, code) = match trouble {
         Trouble::Provider(failure) => (failure.status(), failure.code()),
