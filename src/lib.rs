@@ -26,8 +26,9 @@ pub mod upstream;
 
 // Vocabulary: plain types, pure protocol code, limits.
 pub mod budget;
-pub mod config;
 pub mod http;
+
+pub mod config;
 pub mod llm;
 
 pub mod error;
