@@ -252,6 +252,18 @@ fn slow_heads_and_idle_connections_are_closed() {
     check("idle after a stream", &chat);
     let reset = request("POST /reset_chat", &json, Some(b"{}"));
     check("idle after a reset", &reset);
+    // Whether the request is there when the server first looks, or comes later.
+    let mut idle: Vec<Conn> = (0..60)
+        .map(|n| {
+            let mut conn = server.connect();
+            crate::kit::pass([0.0, 0.001][n % 2]);
+            conn.send(&request("GET /test", &[], None));
+            assert_eq!(conn.reply().status, 200);
+            conn
+        })
+        .collect();
+    let took = seconds(|| assert!(idle.iter_mut().all(Conn::closed)));
+    assert!(took < 2.0, "{took} s");
     // One byte now and then does not keep a head alive.
     let mut conn = server.connect();
     let took = seconds(|| {
