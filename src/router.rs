@@ -152,12 +152,9 @@ struct Call {
 }
 
 impl Call {
-    fn finish(mut self, result: Result<Reply, Error>) -> Response<Body> {
+    fn finish(self, result: Result<Reply, Error>) -> Response<Body> {
         let reply = result.unwrap_or_else(|error| Reply::error(&error, self.style));
-        let mut response = reply.finish(self.style, &self.record.id);
-        self.record.status = response.status().as_u16();
-        response.body_mut().attach(self.busy, self.record);
-        response
+        reply.finish(self.style, self.busy, self.record)
     }
 }
 

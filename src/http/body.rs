@@ -10,7 +10,7 @@ use bytes::Buf;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::clock;
-use crate::http::request::{Record, StreamRecord};
+use crate::http::request::{Record, RequestId, StreamRecord};
 use crate::http::wire::Busy;
 
 /// Bytes on their way to hyper, which copies them into its write buffer at once.
@@ -181,17 +181,20 @@ impl Body {
     }
 
     /// Ties the end of this body to its connection and its log line. A body that is known in whole
-    /// is logged now, a stream when it ends.
-    pub fn attach(&mut self, busy: Busy, record: Record) {
+    /// is logged now, a stream when it ends. Gives back the request's id.
+    pub fn attach(&mut self, busy: Busy, record: Record) -> RequestId {
         match self.kind {
             Kind::Stream(_) => {
+                let id = record.id.clone();
                 self.record = Some(Box::new(record));
                 self._busy = Some(busy);
+                id
             }
             Kind::Empty | Kind::Whole(_) => {
                 let now = clock::now();
                 record.write(now, None);
                 busy.ends_about(now);
+                record.id
             }
         }
     }

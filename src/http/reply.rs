@@ -10,7 +10,8 @@ use hyper::{Response, StatusCode};
 
 use crate::error::Error;
 use crate::http::body::{Body, Chunk, Source};
-use crate::http::request::RequestId;
+use crate::http::request::Record;
+use crate::http::wire::Busy;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -115,10 +116,12 @@ impl Reply {
         self
     }
 
-    /// Adds what every response carries.
-    pub fn finish(mut self, style: Style, request_id: &RequestId) -> Response<Body> {
+    /// Adds what every response carries, and ties its body to its connection and its log line.
+    pub fn finish(mut self, style: Style, busy: Busy, mut record: Record) -> Response<Body> {
+        record.status = self.0.status().as_u16();
+        let id = self.0.body_mut().attach(busy, record);
         let headers = self.0.headers_mut();
-        headers.insert(&X_REQUEST_ID, request_id.header());
+        headers.insert(&X_REQUEST_ID, id.into_header());
         if style == Style::Auth {
             headers.insert(CACHE_CONTROL, NO_STORE);
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -96,8 +96,8 @@ impl RequestId {
     }
 
     /// As a header's value.
-    pub fn header(&self) -> HeaderValue {
-        self.text.clone()
+    pub fn into_header(self) -> HeaderValue {
+        self.text
     }
 }
 
