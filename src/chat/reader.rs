@@ -4,14 +4,12 @@
 use std::task::{Context, Poll, ready};
 
 use crate::app::App;
+use crate::budget::ANSWER_BYTES_FIRST;
 use crate::chat::trouble::Trouble;
 use crate::limits::Permit;
 use crate::llm::Finish;
 use crate::llm::transcoder::{Sink, Transcoder, write_line};
 use crate::upstream::Exchange;
-
-/// Bytes of an answer that every slot can remember; what is beyond comes from a pool.
-pub const ANSWER_BYTES_GUARANTEED: usize = 4096;
 
 /// What came of reading on.
 #[derive(Debug)]
@@ -170,7 +168,7 @@ impl Answer {
         let capacity = needed.max(twice).min(self.bytes_max);
         if !self
             .permit
-            .resize(capacity.saturating_sub(ANSWER_BYTES_GUARANTEED))
+            .resize(capacity.saturating_sub(ANSWER_BYTES_FIRST))
         {
             return false;
         }

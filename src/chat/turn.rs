@@ -19,7 +19,6 @@ use crate::http::address::Bucket;
 use crate::http::request::RequestId;
 use crate::http::wire::Wire;
 use crate::llm::prompt;
-use crate::log::{self, Value};
 use crate::store::{Begun, ChatKey, Owner, Window};
 
 /// Length of the window in which questions are counted.
@@ -161,16 +160,8 @@ async fn find_chat(app: &App, ask: &Ask<'_>) -> Result<(Option<Chat>, String, Ve
         is_written: false,
     };
     if let (Some(found), Some(cookie), Some(key)) = (found, ask.cookie, sent) {
-        let mut history = found.messages;
-        if !crate::llm::history::check(&history) {
-            log::error(
-                "stored history does not parse",
-                &[("id", Value::Str(ask.id.as_str()))],
-            );
-            history.clear();
-        }
         let chat = chat(key, found.generation, false);
-        return Ok((Some(chat), cookie.to_string(), history));
+        return Ok((Some(chat), cookie.to_string(), found.messages));
     }
     let cookie = entropy::token();
     let chat = chat(ChatKey::of(&cookie), entropy::bytes(), true);
