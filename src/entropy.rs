@@ -30,7 +30,7 @@ pub fn token() -> String {
 /// A random UUID (version 4, RFC 9562). Names requests, and must never be a secret: its bytes are
 /// asked for in batches that stay in memory.
 pub fn uuid() -> uuid::Uuid {
-    const BATCH: usize = 16;
+    const BATCH: usize = 64;
     thread_local! {
         static LEFT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use hyper::body::Incoming;
 use hyper::{Method, Response};
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::clock;
@@ -139,8 +140,12 @@ pub fn serve(
         busy,
     };
     match answer {
-        Answer::Now(result) => Serving::Now(Some(call.finish(result))),
-        Answer::Later(answer) => Serving::Later(Box::pin(async { call.finish(answer.await) })),
+        // Nothing was waited for, so the clock need not be asked again.
+        Answer::Now(result) => Serving::Now(Some(call.finish(result, started))),
+        Answer::Later(answer) => Serving::Later(Box::pin(async {
+            let result = answer.await;
+            call.finish(result, clock::now())
+        })),
     }
 }
 
@@ -152,9 +157,9 @@ struct Call {
 }
 
 impl Call {
-    fn finish(self, result: Result<Reply, Error>) -> Response<Body> {
+    fn finish(self, result: Result<Reply, Error>, now: Instant) -> Response<Body> {
         let reply = result.unwrap_or_else(|error| Reply::error(&error, self.style));
-        reply.finish(self.style, self.busy, self.record)
+        reply.finish(self.style, self.busy, self.record, now)
     }
 }
 

@@ -82,9 +82,11 @@ pub struct Setup {
 /// # Errors
 /// The runtime or a listener cannot be set up, or listening ends by itself.
 pub fn run(setup: Setup) -> Result<(), String> {
+    log::gather();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
+        .on_thread_park(log::flush)
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(|error| format!("runtime: {error}"))?;
     runtime.block_on(serve(setup))

@@ -19,17 +19,17 @@ pub fn test(request_id: &RequestId, started: Instant) -> Reply {
     let now = clock::since_epoch_at(started);
     // Four digits are what clients of the old service know.
     let fraction = 10_000 + now.subsec_micros() / 100;
-    let mut json = String::with_capacity(96);
-    json.push_str(r#"{"timestamp":"#);
-    json.push_str(itoa::Buffer::new().format(now.as_secs()));
-    json.push('.');
-    json.push_str(&itoa::Buffer::new().format(fraction)[1..]);
-    json.push_str(r#","request_id":""#);
+    let mut json = Vec::with_capacity(96);
+    json.extend_from_slice(br#"{"timestamp":"#);
+    json.extend_from_slice(itoa::Buffer::new().format(now.as_secs()).as_bytes());
+    json.push(b'.');
+    json.extend_from_slice(&itoa::Buffer::new().format(fraction).as_bytes()[1..]);
+    json.extend_from_slice(br#","request_id":""#);
     match request_id.is_ours {
-        true => json.push_str(request_id.as_str()),
-        false => json.push_str(&entropy::uuid().to_string()),
+        true => json.extend_from_slice(request_id.as_bytes()),
+        false => json.extend_from_slice(entropy::uuid().to_string().as_bytes()),
     }
-    json.push_str("\"}");
+    json.extend_from_slice(b"\"}");
     Reply::ok(json)
 }
 

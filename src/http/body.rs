@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Buf;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::http::request::{Record, RequestId, StreamRecord};
@@ -182,7 +183,7 @@ impl Body {
 
     /// Ties the end of this body to its connection and its log line. A body that is known in whole
     /// is logged now, a stream when it ends. Gives back the request's id.
-    pub fn attach(&mut self, busy: Busy, record: Record) -> RequestId {
+    pub fn attach(&mut self, busy: Busy, record: Record, now: Instant) -> RequestId {
         match self.kind {
             Kind::Stream(_) => {
                 let id = record.id.clone();
@@ -191,7 +192,6 @@ impl Body {
                 id
             }
             Kind::Empty | Kind::Whole(_) => {
-                let now = clock::now();
                 record.write(now, None);
                 busy.ends_about(now);
                 record.id

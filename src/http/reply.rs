@@ -7,6 +7,7 @@ use hyper::header::{
     RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::{Response, StatusCode};
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::http::body::{Body, Chunk, Source};
@@ -51,8 +52,8 @@ impl Reply {
     }
 
     /// 200 with a JSON text.
-    pub fn ok(json: String) -> Self {
-        Self::json(StatusCode::OK, Chunk::owned(json.into_bytes()))
+    pub fn ok(json: impl Into<Vec<u8>>) -> Self {
+        Self::json(StatusCode::OK, Chunk::owned(json.into()))
     }
 
     /// The health of the two stores: 200 if both answer, else 503.
@@ -117,9 +118,15 @@ impl Reply {
     }
 
     /// Adds what every response carries, and ties its body to its connection and its log line.
-    pub fn finish(mut self, style: Style, busy: Busy, mut record: Record) -> Response<Body> {
+    pub fn finish(
+        mut self,
+        style: Style,
+        busy: Busy,
+        mut record: Record,
+        now: Instant,
+    ) -> Response<Body> {
         record.status = self.0.status().as_u16();
-        let id = self.0.body_mut().attach(busy, record);
+        let id = self.0.body_mut().attach(busy, record, now);
         let headers = self.0.headers_mut();
         headers.insert(&X_REQUEST_ID, id.into_header());
         if style == Style::Auth {

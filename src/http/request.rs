@@ -90,6 +90,11 @@ impl RequestId {
         }
     }
 
+    /// As bytes, all of them ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(self.text.as_bytes()).unwrap_or_default() // it is ASCII

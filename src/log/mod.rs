@@ -1,4 +1,8 @@
-//! Log lines: one event, one line, one `write(2)` to stderr; logfmt or JSON.
+//! Log lines: one event, one line, written whole to stderr; logfmt or JSON.
+//!
+//! A line is written at once, except on a thread that has promised to call [`flush`] before it
+//! sleeps ([`gather`]): there the lines of ordinary events wait for each other, so that a busy core
+//! writes some dozens with one `write(2)`. A warning or an error never waits.
 //!
 //! Values may come from anywhere, so they are escaped and cut: none can end a line, close a quote
 //! or fill a disk. Secrets, cookies, messages and (unless configured) client addresses are never
@@ -27,8 +31,10 @@ pub use render::{Line, Stamp, render};
 pub const VALUE_BYTES_MAX: usize = 1024;
 /// Bytes that ordinary lines stay below.
 const LINE_BYTES_ORDINARY: usize = 512;
-/// Bytes a thread keeps for its next line; a longer line gives its buffer back.
+/// Bytes a thread keeps for its next lines; what has grown longer gives its buffer back.
 const LINE_BYTES_KEPT: usize = 4096;
+/// Gathered bytes at which they are written: no more lines than fit what is kept.
+const GATHERED_BYTES_MAX: usize = LINE_BYTES_KEPT - LINE_BYTES_ORDINARY;
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -203,38 +209,78 @@ pub fn write(level: Level, event: &str, fields: &[Field<'_>]) {
     });
 }
 
-fn emit(level: Level, now: Duration, content: impl Fn(&mut Line<'_>)) {
-    thread_local! {
-        static LINE: RefCell<(String, Stamp)> = RefCell::default();
-    }
-    let style = STYLE.get().copied().unwrap_or_default();
-    let emit_to = |(line, stamp): &mut (String, Stamp)| {
-        line.clear();
+/// A thread's lines on their way out.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    stamp: Stamp,
+    /// Ordinary lines may wait for [`flush`].
+    is_gathering: bool,
+}
+
+thread_local! {
+    static LINES: RefCell<Lines> = RefCell::default();
+}
+
+impl Lines {
+    fn emit(&mut self, level: Level, now: Duration, content: impl FnOnce(&mut Line<'_>)) {
         // Room for any ordinary line, so that nothing has to grow on the way.
-        line.reserve(LINE_BYTES_ORDINARY);
-        render(line, stamp, style, now, level, &content);
-        send(line);
-        if line.capacity() > LINE_BYTES_KEPT {
-            *line = String::new();
+        self.text.reserve(LINE_BYTES_ORDINARY);
+        let style = STYLE.get().copied().unwrap_or_default();
+        render(&mut self.text, &mut self.stamp, style, now, level, content);
+        let may_wait = self.is_gathering && level == Level::Info;
+        if !may_wait || self.text.len() > GATHERED_BYTES_MAX {
+            self.flush();
         }
-    };
-    // Busy when a value's `Display` logs, gone while the thread ends: then a buffer of its own.
-    let done = LINE.try_with(|line| line.try_borrow_mut().map(|mut line| emit_to(&mut line)));
-    if !matches!(done, Ok(Ok(()))) {
-        emit_to(&mut Default::default());
+    }
+
+    fn flush(&mut self) {
+        if !self.text.is_empty() {
+            send(&self.text);
+            self.text.clear();
+            self.text.shrink_to(LINE_BYTES_KEPT);
+        }
     }
 }
 
-/// Hands over a line in one piece. A log that cannot be written (closed pipe, full disk) must not
-/// stop the service, and there is no second place to complain to: the line is lost.
-fn send(line: &str) {
-    /// Stderr without its lock: one `write(2)` is whole by itself.
+/// This thread's last lines, when it ends or unwinds.
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+fn emit(level: Level, now: Duration, content: impl Fn(&mut Line<'_>)) {
+    let emit_to = |lines: &mut Lines| lines.emit(level, now, &content);
+    // Busy when a value's `Display` logs, gone while the thread ends: then a buffer of its own.
+    let done = LINES.try_with(|lines| lines.try_borrow_mut().map(|mut lines| emit_to(&mut lines)));
+    if !matches!(done, Ok(Ok(()))) {
+        emit_to(&mut Lines::default());
+    }
+}
+
+/// From now on this thread's ordinary lines wait until it calls [`flush`], which it does whenever
+/// it has nothing else to do, or until there are some KiB of them.
+pub fn gather() {
+    LINES.with_borrow_mut(|lines| lines.is_gathering = true);
+}
+
+/// Writes the lines that wait on this thread.
+pub fn flush() {
+    // Busy or gone: whoever holds them writes them.
+    let _: Result<_, _> = LINES.try_with(|lines| lines.try_borrow_mut().map(|mut l| l.flush()));
+}
+
+/// Hands over whole lines in one piece. A log that cannot be written (closed pipe, full disk) must not
+/// stop the service, and there is no second place to complain to: they are lost.
+fn send(lines: &str) {
+    /// Stderr without its lock: one `write(2)` of a few KiB is whole by itself.
     static STDERR: LazyLock<Option<File>> = LazyLock::new(|| {
         let stderr = io::stderr().as_fd().try_clone_to_owned();
         stderr.ok().map(File::from)
     });
     if let Some(mut stderr) = STDERR.as_ref() {
-        stderr.write_all(line.as_bytes()).unwrap_or_default();
+        stderr.write_all(lines.as_bytes()).unwrap_or_default();
     }
 }
 

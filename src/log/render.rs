@@ -27,11 +27,9 @@ impl Stamp {
             self.second = second;
         }
         out.push_str(&self.text);
-        let millis = since_epoch.subsec_millis();
-        let digit = |n: u32| char::from(b'0' + (n % 10) as u8);
-        out.push(digit(millis / 100));
-        out.push(digit(millis / 10));
-        out.push(digit(millis));
+        // Always four digits, of which the last three are wanted.
+        let millis = 1000 + since_epoch.subsec_millis();
+        out.push_str(&itoa::Buffer::new().format(millis)[1..]);
         out.push('Z');
     }
 }
