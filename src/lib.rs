@@ -15,12 +15,14 @@ pub mod router;
 pub mod handlers;
 
 // Rules: what CloudChat promises its users.
+pub mod accounts;
 pub mod chat;
 
 // Outside: the doors to everything that is not this process.
 pub mod app;
 pub mod saver;
 
+pub mod hasher;
 pub mod store;
 pub mod upstream;
 

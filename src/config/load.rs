@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::read::{Reader, quoted};
 use super::{
-    Chat, Config, Listen, Log, LogFormat, Roots, Server, Sources, Store, Upstream, parse, provider,
+    Auth, Chat, Config, Listen, Log, LogFormat, Roots, Server, Sources, Store, Upstream, parse,
+    provider,
 };
 use crate::log;
 
@@ -75,6 +76,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         log: log(reader),
         memory: memory(reader),
         chat: chat(reader, &mut warnings),
+        auth: auth(reader),
         upstream: upstream(reader, server.socket_buffer_bytes),
         providers: provider::read(reader, &mut warnings),
         store: store(reader, data_dir),
@@ -267,6 +269,18 @@ fn chat(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Chat {
     }
     section.finish();
     chat
+}
+
+fn auth(reader: &mut Reader<'_>) -> Auth {
+    let mut section = reader.section("auth");
+    let auth = Auth {
+        // What new hashes take is the least.
+        hash_memory_max: section.memory("hash_memory_max", "19M", 19 * MIB..=4 * GIB),
+        hash_queue_max: section.integer("hash_queue_max", 32, 1..=1024),
+        hash_timeout: section.seconds("hash_seconds_max", 5.0, 0.05..=60.0),
+    };
+    section.finish();
+    auth
 }
 
 fn upstream(reader: &mut Reader<'_>, socket_buffer_bytes: usize) -> Upstream {

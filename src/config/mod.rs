@@ -32,6 +32,8 @@ pub struct Config {
     pub memory: usize,
     /// What clients of a chat get.
     pub chat: Chat,
+    /// Passwords.
+    pub auth: Auth,
     /// How providers are spoken to.
     pub upstream: Upstream,
     /// In order of preference; the first is asked first; names are unique; at most 16.
@@ -184,6 +186,17 @@ impl Chat {
     pub fn session_ttl_ms(&self) -> i64 {
         i64::try_from(self.session_ttl.as_millis()).unwrap_or(i64::MAX)
     }
+}
+
+/// Passwords.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// Memory that one hash may take, 19M to 4G; a stored one that needs more matches nothing.
+    pub hash_memory_max: usize,
+    /// Passwords waiting for the hasher or under work, 1 to 1,024.
+    pub hash_queue_max: usize,
+    /// How long one may wait for its answer, 0.05 to 60 s.
+    pub hash_timeout: Duration,
 }
 
 /// Which certificate authorities vouch for providers.
