@@ -1,0 +1,4 @@
+//! The rules of accounts: what a password must be.
+
+mod common;
+pub mod password;
