@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::budget::Pools;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::hasher::Hasher;
 use crate::http::address::Bucket;
 use crate::http::body::Scratch;
 use crate::limits::{KeyedPool, READ_BYTES};
@@ -46,6 +47,8 @@ pub struct App {
     pub worker: usize,
     /// Accounts and sessions.
     pub stores: Stores,
+    /// Hashes and verifies passwords.
+    pub hasher: Hasher,
     /// The providers.
     pub upstream: Rc<Upstream>,
     /// Stores turns after their stream has ended.

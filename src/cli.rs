@@ -7,13 +7,14 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::budget::Budget;
 use crate::config::{self, Config, Provider, Sources};
 use crate::demo::{self, DemoArgs};
-use crate::{log, serve};
+use crate::{hasher, log, serve};
 
 #[derive(Parser)]
 #[command(name = "cloudchat", version, about, arg_required_else_help = true)]
@@ -52,6 +53,9 @@ struct Place {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
+
+/// Hashes whose median `check` shows; more than a handful, so that one disturbance does not count.
+const HASHES_MEASURED: usize = 9;
 
 /// Why a command ended early: the lines to print.
 enum Failure {
@@ -104,7 +108,8 @@ fn run_serve(settings: &Settings) -> Result<(), Failure> {
 
 fn run_check(settings: &Settings) -> Result<(), Failure> {
     let (config, budget) = load(settings)?;
-    print(&report(&config, &budget))
+    let hash = hasher::measure(HASHES_MEASURED).map_err(Failure::Stopped)?;
+    print(&(report(&config, &budget) + &hash_cost(&config.auth, hash)))
 }
 
 fn run_demo(place: Place) -> Result<(), Failure> {
@@ -182,6 +187,38 @@ fn report(config: &Config, budget: &Budget) -> String {
         format_args!("\nMemory, in bytes, and the limits that follow from it:"),
     );
     text + &budget.table()
+}
+
+/// What a password costs on this machine, and what that means for the queue.
+fn hash_cost(auth: &config::Auth, each: Duration) -> String {
+    let mut text = String::new();
+    let (ms, rate) = (each.as_secs_f64() * 1e3, 1.0 / each.as_secs_f64());
+    let cost = hasher::Cost::TODAY;
+    line(
+        &mut text,
+        format_args!("\nA password hash ({cost}) on this machine, one at a time:"),
+    );
+    line(
+        &mut text,
+        format_args!("  {ms:.1} ms each, {rate:.1} per second and thread (one thread)"),
+    );
+    let (queue, longest) = (auth.hash_queue_max, ms / 1e3 * auth.hash_queue_max as f64);
+    let allowed = auth.hash_timeout.as_secs_f64();
+    line(
+        &mut text,
+        format_args!(
+            "  {longest:.1} s for auth.hash_queue_max = {queue} of them; auth.hash_seconds_max = {allowed}"
+        ),
+    );
+    if longest > allowed {
+        line(
+            &mut text,
+            format_args!(
+                "  the last of a full queue would wait too long: lower auth.hash_queue_max"
+            ),
+        );
+    }
+    text
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::app::{Phase, Shared};
 use crate::budget::Budget;
 use crate::config::{Config, Listen};
+use crate::hasher;
 use crate::limits::{KeyedPool, Windows};
 use crate::log::{self, Value};
 use crate::store::Backend;
@@ -40,6 +41,7 @@ pub struct Running {
     phases: watch::Sender<Phase>,
     ends: mpsc::UnboundedReceiver<(usize, Result<(), String>)>,
     workers: Vec<JoinHandle<()>>,
+    hasher: hasher::Running,
     backend: Backend,
 }
 
@@ -96,6 +98,7 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
     }
     let upstream = upstream::Shared::new(&config.upstream, &config.providers)?;
     let backend = Backend::start(&config.store, log_store)?;
+    let hasher = hasher::Running::start(&config.auth)?;
     let shared = Arc::new(Shared {
         pools: budget.pools(),
         clients: KeyedPool::new(config.chat.streams_per_client_max),
@@ -118,6 +121,7 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
             listeners,
             shared: Arc::clone(&shared),
             stores: backend.connect(),
+            hasher: hasher.connect(),
             upstream: Arc::clone(&upstream),
             phases: phase.clone(),
         };
@@ -142,6 +146,7 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
         phases,
         ends,
         workers: threads,
+        hasher,
         backend,
     })
 }
@@ -150,7 +155,7 @@ impl Running {
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once.
     ///
     /// # Errors
-    /// A worker or the store has died, or the drain was cut short.
+    /// A worker, the hasher or the store has died, or the drain was cut short.
     pub fn until_signal(mut self, signals: Signals) -> Result<(), String> {
         let Signals {
             runtime,
@@ -164,6 +169,7 @@ impl Running {
                 Some((worker, ended)) = self.ends.recv() => {
                     Some(format!("worker {worker} ended: {ended:?}"))
                 }
+                () = self.hasher.ended() => Some("the hasher's thread ended".to_string()),
                 () = self.backend.ended() => Some("the store's thread ended".to_string()),
             };
             if let Some(cause) = died {
@@ -204,6 +210,7 @@ impl Running {
         for worker in self.workers {
             worker.join().map_err(|_| "a worker panicked")?;
         }
+        self.hasher.stop()?;
         self.backend.stop()?;
         log::info("stopped", &[]);
         Ok(())

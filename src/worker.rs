@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::app::{App, Phase, Shared};
 use crate::clock::Clock;
+use crate::hasher::Hasher;
 use crate::http::address::Address;
 use crate::http::body::Scratch;
 use crate::http::reply;
@@ -71,6 +72,8 @@ pub struct Setup {
     pub shared: Arc<Shared>,
     /// Its way to the stores.
     pub stores: Stores,
+    /// Its way to the hasher.
+    pub hasher: Hasher,
     /// The providers.
     pub upstream: Arc<upstream::Shared>,
     /// The server's phase.
@@ -98,6 +101,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
         listeners,
         shared,
         stores,
+        hasher,
         upstream,
         mut phases,
     } = setup;
@@ -106,6 +110,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
     let app = Rc::new(App {
         worker,
         stores,
+        hasher,
         upstream: Upstream::new(upstream),
         saver,
         clock: Clock::System,

@@ -96,6 +96,11 @@ fn check_tells_what_would_run() {
         "stalled_max",
         "67,108,864",
         "remainder",
+        "password hasher",
+        "($argon2id$v=19$m=19456,t=2,p=1) on this machine",
+        " ms each, ",
+        " per second and thread",
+        " s for auth.hash_queue_max = 32 of them",
     ] {
         assert!(out.contains(part), "{part}: {out}");
     }
