@@ -1,9 +1,9 @@
 //! The sum itself: what is fixed, what grows with the memory, and how many streams fit in the rest.
 
 use super::{
-    Budget, CALL_BYTES, CONNECTION_BYTES, IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX,
-    PROVIDER_BYTES, Row, SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES, STREAMS_MIN,
-    STREAMS_PER_STALLED, STREAMS_PER_STALLED_TLS, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
+    Budget, CALL_BYTES, CONNECTION_BYTES, HASH_CALL_BYTES, HASHER_BYTES, IDLE_BYTES,
+    LONG_LINE_BYTES, LONG_LINES_MAX, PROVIDER_BYTES, Row, SPARE_CONNECTIONS, STALLED_BYTES,
+    STREAM_BYTES, STREAMS_MIN, STREAMS_PER_STALLED, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
 };
 use crate::config::Config;
 
@@ -12,6 +12,8 @@ use crate::config::Config;
 pub(super) struct Needs {
     pub(super) workers: usize,
     calls: usize,
+    /// What the hasher computes in, its queue, and its thread.
+    hasher_bytes: usize,
     /// Idle provider connections, and the bytes of all of them.
     idle_connections: usize,
     idle_bytes_each: usize,
@@ -20,14 +22,12 @@ pub(super) struct Needs {
     answer_bytes: usize,
     stream_bytes: usize,
     stalled_bytes: usize,
-    streams_per_stalled: usize,
 }
 
 /// How a stream's bytes depend on whether providers speak TLS.
 struct Transport {
     connection_bytes: usize,
     stalled_bytes: usize,
-    streams_per_stalled: usize,
 }
 
 impl Transport {
@@ -37,12 +37,10 @@ impl Transport {
             false => Self {
                 connection_bytes: 0,
                 stalled_bytes: 0,
-                streams_per_stalled: STREAMS_PER_STALLED,
             },
             true => Self {
                 connection_bytes: TLS_BYTES,
                 stalled_bytes: TLS_STALLED_BYTES,
-                streams_per_stalled: STREAMS_PER_STALLED_TLS,
             },
         }
     }
@@ -54,6 +52,9 @@ impl Needs {
         Self {
             workers: config.server.workers,
             calls: config.store.queue_max,
+            hasher_bytes: config.auth.hash_memory_max
+                + HASHER_BYTES
+                + config.auth.hash_queue_max * HASH_CALL_BYTES,
             idle_connections: config.server.workers
                 * config.upstream.idle_max
                 * config.providers.len(),
@@ -71,7 +72,6 @@ impl Needs {
                 + transport.stalled_bytes
                 + 2 * config.server.socket_buffer_bytes
                 + 2 * config.upstream.socket_buffer_bytes,
-            streams_per_stalled: transport.streams_per_stalled,
         }
     }
 
@@ -105,7 +105,12 @@ impl Needs {
             self.idle_bytes_each,
             "kept warm per core and provider",
         )?;
-        // The password hasher's arena gets its row here, together with the accounts.
+        sum.take(
+            "password hasher",
+            1,
+            self.hasher_bytes,
+            "auth.hash_memory_max, its queue and thread",
+        )?;
 
         // The share grows evenly with the memory, so that more memory never means fewer streams;
         // what is left of it beyond whole lines stays in the remainder.
@@ -141,14 +146,14 @@ impl Needs {
             "answers",
             answer_bytes_max_total,
             1,
-            "remembered beyond 4 KiB each, bytes shared",
+            "remembered beyond 2 KiB each, bytes shared",
         )?;
 
         let streams_max = self.streams_in(sum.left);
         if streams_max < STREAMS_MIN {
             return None;
         }
-        let (connections_max, stalled_max) = (connections(streams_max), self.stalled(streams_max));
+        let (connections_max, stalled_max) = (connections(streams_max), stalled(streams_max));
         sum.take(
             "connections",
             connections_max,
@@ -186,7 +191,7 @@ impl Needs {
         let fits = |streams: usize| {
             connections(streams) * CONNECTION_BYTES
                 + streams * self.stream_bytes
-                + self.stalled(streams) * self.stalled_bytes
+                + stalled(streams) * self.stalled_bytes
                 <= bytes
         };
         // Bisect between what fits (or is nothing) and what cannot.
@@ -201,16 +206,16 @@ impl Needs {
         }
         low
     }
-
-    /// Streams of so many that may stand still at once.
-    fn stalled(&self, streams: usize) -> usize {
-        streams.div_ceil(self.streams_per_stalled)
-    }
 }
 
 /// Connections allowed for so many streams.
 fn connections(streams: usize) -> usize {
-    streams + streams / 4 + SPARE_CONNECTIONS
+    streams + streams / 8 + SPARE_CONNECTIONS
+}
+
+/// Streams of so many that may stand still at once.
+fn stalled(streams: usize) -> usize {
+    streams.div_ceil(STREAMS_PER_STALLED)
 }
 
 /// Rows so far and the bytes they leave.
@@ -248,6 +253,7 @@ mod tests {
         Needs {
             workers,
             calls: 256,
+            hasher_bytes: 19 * MIB + HASHER_BYTES + 32 * HASH_CALL_BYTES,
             idle_connections: workers * 4,
             idle_bytes_each: PROVIDER_BYTES + transport.connection_bytes,
             prompt_bytes: 320 * KIB,
@@ -255,7 +261,6 @@ mod tests {
             answer_bytes: 32 * KIB,
             stream_bytes: STREAM_BYTES + transport.connection_bytes,
             stalled_bytes: STALLED_BYTES + transport.stalled_bytes + 4 * 8 * KIB,
-            streams_per_stalled: transport.streams_per_stalled,
         }
     }
 
@@ -265,8 +270,8 @@ mod tests {
         let tls = needs(2, true).budget(64 * MIB).expect("64M is enough");
         assert!(plain.streams_max >= 1000, "{plain}");
         assert!(tls.streams_max >= 700, "{tls}");
-        assert!(plain.connections_max > plain.streams_max && plain.stalled_max >= 500);
-        assert!(tls.stalled_max >= 233, "{tls}");
+        assert!(plain.connections_max > plain.streams_max && plain.stalled_max >= 100);
+        assert!(tls.stalled_max >= 70, "{tls}");
         assert_eq!(
             (plain.long_lines_max, plain.pools().streams.max()),
             (2, plain.streams_max)
@@ -314,7 +319,7 @@ mod tests {
     #[test]
     fn a_hopeless_memory_gives_none() {
         assert!(needs(1, false).budget(0).is_none());
-        assert!(needs(1, false).budget(12 * MIB).is_none());
-        assert!(needs(64, true).budget(16 * MIB).is_none());
+        assert!(needs(1, false).budget(31 * MIB).is_none());
+        assert!(needs(64, true).budget(48 * MIB).is_none());
     }
 }

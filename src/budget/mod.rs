@@ -19,11 +19,15 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 /// Resident bytes of a server that has nothing to do: binary, runtimes, SQLite and its caches.
-pub const IDLE_BYTES: usize = 8 * MIB;
+pub const IDLE_BYTES: usize = 7 * MIB;
 /// Per worker: scratch for reading and for transcoded lines, both runtimes' queues and timers.
 pub const WORKER_BYTES: usize = 64 * KIB;
 /// A call in the store's queue, without the texts it carries (those are in the pools below).
 pub const CALL_BYTES: usize = 2 * KIB;
+/// The hasher beside the memory that it computes in: its thread's stack and scratch.
+pub const HASHER_BYTES: usize = 64 * KIB;
+/// A password waiting for the hasher (128 code points), and the hash that it is compared with.
+pub const HASH_CALL_BYTES: usize = KIB;
 /// An event longer than a stream's carry: the event as collected, and as transcoded.
 pub const LONG_LINE_BYTES: usize = 2 * EVENT_BYTES_MAX;
 /// Most long lines at once, however much memory there is: they are rare.
@@ -32,8 +36,8 @@ pub const LONG_LINES_MAX: usize = 4;
 /// were written to count, and its task. Measured: 10.9 KiB resident with request heads of up to
 /// 4 KB, as browsers send them. A client that sends heads of 8 KB makes its own cost 4 KiB more.
 pub const CONNECTION_BYTES: usize = 11 * KIB;
-/// Connections beyond those that carry streams (a quarter more), for short requests.
-pub const SPARE_CONNECTIONS: usize = 64;
+/// Connections beyond those that carry streams (an eighth more), for short requests.
+pub const SPARE_CONNECTIONS: usize = 48;
 /// A connection to a provider without TLS, and the state of the answer that it carries.
 pub const PROVIDER_BYTES: usize = 2 * KIB;
 /// What TLS adds to a connection that is read as fast as small records come: session state, a read
@@ -41,7 +45,7 @@ pub const PROVIDER_BYTES: usize = 2 * KIB;
 pub const TLS_BYTES: usize = 11 * KIB;
 /// Bytes of its answer that each stream may remember whatever the others do; what goes beyond
 /// comes from the pool of answers.
-pub const ANSWER_BYTES_FIRST: usize = 4 * KIB;
+pub const ANSWER_BYTES_FIRST: usize = 2 * KIB;
 /// A stream: provider connection and state, the answer's first bytes, and a cut event.
 pub const STREAM_BYTES: usize =
     PROVIDER_BYTES + ANSWER_BYTES_FIRST + CARRY_BYTES_MAX.next_multiple_of(KIB);
@@ -50,10 +54,9 @@ pub const STALLED_BYTES: usize = 8 * KIB;
 /// What TLS adds to a stream whose client does not read, because full records (16 KiB) wait: one
 /// decrypted, and rustls's read buffer, which has doubled up to the size that holds another.
 pub const TLS_STALLED_BYTES: usize = (16 + 32) * KIB;
-/// One stream of so many may stand still while providers are plain, so that 500 of a thousand may.
-pub const STREAMS_PER_STALLED: usize = 2;
-/// The same with TLS, where one that stands still costs more than twice as much.
-pub const STREAMS_PER_STALLED_TLS: usize = 3;
+/// One stream of so many may stand still: readers that do not read are few, and what they cost is
+/// several times what a stream costs.
+pub const STREAMS_PER_STALLED: usize = 10;
 /// A server for fewer streams than this is a mistake in the configuration.
 pub const STREAMS_MIN: usize = 16;
 
@@ -184,7 +187,7 @@ impl Budget {
             (
                 "answer_bytes_max_total",
                 self.answer_bytes_max_total,
-                "answers beyond 4 KiB each",
+                "answers beyond 2 KiB each",
             ),
             ("long_lines_max", self.long_lines_max, "long events at once"),
             (

@@ -24,11 +24,12 @@ fn flooded(server: &Server, provider: &Provider) -> (Conn, thread::JoinHandle<us
 #[test]
 fn hundreds_of_readers_at_one_byte_a_second() {
     let provider = Provider::played();
+    // One stream in ten may stall: as many as are meant to take a few thousand streams.
     let settings =
-        "limits.memory = \"128M\"\nchat.streams_per_client_max = 10000\nserver.workers = 2";
+        "limits.memory = \"192M\"\nchat.streams_per_client_max = 10000\nserver.workers = 2";
     let server = Server::start(&provider, settings);
-    let streams_max = limit(&server, "streams_max");
-    assert!(streams_max > MANY, "{streams_max} streams");
+    let stalled_max = limit(&server, "stalled_max");
+    assert!(stalled_max >= MANY, "{stalled_max} may stall");
     let mut readers: Vec<_> = (0..MANY).map(|_| flooded(&server, &provider)).collect();
     // Beside them one stream that reads.
     let mut conn = server.connect();
