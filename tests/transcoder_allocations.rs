@@ -1,8 +1,10 @@
-//! Nothing allocates per forwarded event. One test only: the counter belongs to the process.
+//! Nothing allocates per forwarded event, nor to judge a password. One test only: the counter
+//! belongs to the process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cloudchat::accounts::password::is_weak;
 use cloudchat::limits::Pool;
 use cloudchat::llm::transcoder::{Sink, Transcoder, write_line};
 
@@ -78,7 +80,7 @@ fn allocations(stream: &[u8], piece: usize) -> usize {
 }
 
 #[test]
-fn forwarding_allocates_nothing() {
+fn forwarding_and_judging_passwords_allocate_nothing() {
     let deepseek = "data: {\"id\":\"930c60df-bf64-41c9-a88e-3ec75f81e00e\",\"object\":\"chat.completion.chunk\",\
         \"created\":1755047005,\"model\":\"deepseek-flash\",\"system_fingerprint\":\"fp_8802369eaa\",\
         \"choices\":[{\"index\":0,\"delta\":{\"content\":\"你好\\n\\u4f60\"},\"logprobs\":null,\
@@ -94,4 +96,16 @@ fn forwarding_allocates_nothing() {
             assert_eq!(count, 0, "in pieces of {piece} bytes");
         }
     }
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let weak = [
+        "P@ssw0rd",
+        "P@ssw0rd!",
+        "ABCD1234",
+        "short",
+        "密码密码密码密码",
+    ]
+    .map(is_weak);
+    let after = ALLOCATIONS.load(Ordering::Relaxed);
+    assert_eq!(weak, [true, false, true, true, true]);
+    assert_eq!(after - before, 0, "for passwords");
 }
