@@ -3,7 +3,7 @@
 use std::io;
 
 use argon2::Block;
-use memmap2::{MmapMut, UncheckedAdvice};
+use memmap2::{Advice, MmapMut, UncheckedAdvice};
 
 /// One block of memory for one hash at a time.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ impl Arena {
     /// Reserves addresses for `bytes`; pages come when they are first written to.
     pub(super) fn new(bytes: usize) -> io::Result<Self> {
         let map = MmapMut::map_anon(bytes)?;
+        // A few huge pages come far faster than 4,864 small ones: without them the first hash after
+        // a pause takes nearly twice as long, and each later one some 5 % longer. A kernel that
+        // has none refuses, and all is well.
+        map.advise(Advice::HugePage).unwrap_or_default();
         Ok(Self { map, touched: 0 })
     }
 
