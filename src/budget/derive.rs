@@ -320,6 +320,6 @@ mod tests {
     fn a_hopeless_memory_gives_none() {
         assert!(needs(1, false).budget(0).is_none());
         assert!(needs(1, false).budget(31 * MIB).is_none());
-        assert!(needs(64, true).budget(48 * MIB).is_none());
+        assert!(needs(64, true).budget(36 * MIB).is_none());
     }
 }

@@ -71,7 +71,8 @@ fn each_verifies_what_the_other_has_made() {
             assert_eq!(verdict, Ok(NO), "{hash}");
             // With less memory the large ones match nothing, and the others as before.
             let fits = Cost::parse(hash).expect("it is one").fits(19 << 20);
-            let verdict = small.connect().verify(stored(hash), password(PASSWORD));
+            let small = small.connect();
+            let verdict = small.verify(stored(hash), password(PASSWORD));
             let expect = if fits { OUTDATED } else { NO };
             assert_eq!(verdict.await, Ok(expect), "{hash}");
         }
