@@ -35,6 +35,7 @@ pub mod llm;
 
 pub mod error;
 pub mod log;
+pub mod model;
 
 pub mod limits;
 

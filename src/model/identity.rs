@@ -1,0 +1,285 @@
+//! What people call themselves: email addresses, phone numbers, display names, and what they type
+//! to log in.
+
+use std::fmt;
+
+/// Longest email address in code points (RFC 5321 §4.5.3.1.3, as errata 1690 reads it).
+const EMAIL_CHARS_MAX: usize = 254;
+const PHONE_CHARS_MAX: usize = 32;
+const DISPLAY_NAME_CHARS_MAX: usize = 80;
+/// Characters that would give an address structure in a mail's header.
+const EMAIL_FORBIDDEN: &[char] = &['<', '>', '(', ')', '[', ']', ',', ';', ':', '\\', '"'];
+
+/// An email address: lower case, one `@`, a dot inside the domain, nothing that could break out
+/// of a mail's header.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Email(String);
+
+impl Email {
+    /// What a store holds: it was checked before it went in, by this service or by the one whose
+    /// data it took over.
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Trims and lower-cases `text`; `None` if that is no address we can use.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim().to_lowercase();
+        let (local, domain) = text.split_once('@')?;
+        let is_odd = |c: char| {
+            c.is_whitespace() || c.is_control() || c == '@' || EMAIL_FORBIDDEN.contains(&c)
+        };
+        let fits = !local.is_empty()
+            && domain.contains('.')
+            && !domain.starts_with('.')
+            && !domain.ends_with('.')
+            && !local.contains(is_odd)
+            && !domain.contains(is_odd)
+            && text.chars().count() <= EMAIL_CHARS_MAX;
+        fits.then_some(Self(text))
+    }
+
+    /// As stored, and where mails go.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A phone number, as typed: nothing is sent to it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Phone(String);
+
+impl Phone {
+    /// What a store holds: it was checked before it went in, by this service or by the one whose
+    /// data it took over.
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Trims `text`; `None` if it is empty, longer than 32 code points, or holds an `@` (it would
+    /// be taken for an email address at login) or control characters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let fits = !text.is_empty()
+            && !text.contains(|c: char| c == '@' || c.is_control())
+            && text.chars().count() <= PHONE_CHARS_MAX;
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// As stored.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a user wants to be called.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct DisplayName(String);
+
+impl DisplayName {
+    /// What a store holds: it was checked before it went in, by this service or by the one whose
+    /// data it took over.
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Trims `text`; `None` if it is empty, longer than 80 code points, or holds control
+    /// characters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let fits = !text.is_empty()
+            && !text.contains(char::is_control)
+            && text.chars().count() <= DISPLAY_NAME_CHARS_MAX;
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// As stored.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What someone types to log in or to ask for a new password. Any text is one: what cannot belong
+/// to a user is an unknown identifier, which is counted and treated like a known one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Identifier {
+    /// It holds an `@`; trimmed, lower case, at most 254 code points.
+    Email(String),
+    /// It holds none; trimmed, at most 32 code points.
+    Phone(String),
+    /// Longer than any user's: its SHA-256, so that what is kept of it has a bound.
+    Overlong([u8; 32]),
+}
+
+impl Identifier {
+    /// `None` if nothing is left after trimming.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
+        }
+        let is_email = text.contains('@');
+        let text = match is_email {
+            true => text.to_lowercase(),
+            false => text.to_owned(),
+        };
+        let chars_max = if is_email {
+            EMAIL_CHARS_MAX
+        } else {
+            PHONE_CHARS_MAX
+        };
+        // A code point has at most four bytes, so most long texts need no counting.
+        Some(
+            if text.len() > 4 * chars_max || text.chars().count() > chars_max {
+                Identifier::Overlong(super::secret::sha256(text.as_bytes()))
+            } else if is_email {
+                Identifier::Email(text)
+            } else {
+                Identifier::Phone(text)
+            },
+        )
+    }
+
+    /// What a user would be found by; `None`: no user can have this.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Identifier::Email(text) | Identifier::Phone(text) => Some(text),
+            Identifier::Overlong(_) => None,
+        }
+    }
+
+    /// Bytes that stand for this identifier and no other, for limits and keyed hashes: at most
+    /// 1016.
+    pub fn key_bytes(&self) -> &[u8] {
+        match self {
+            Identifier::Email(text) | Identifier::Phone(text) => text.as_bytes(),
+            Identifier::Overlong(hash) => hash,
+        }
+    }
+}
+
+impl From<&Email> for Identifier {
+    fn from(email: &Email) -> Self {
+        Identifier::Email(email.0.clone())
+    }
+}
+
+impl From<&Phone> for Identifier {
+    fn from(phone: &Phone) -> Self {
+        Identifier::Phone(phone.0.clone())
+    }
+}
+
+/// Who somebody is has no place in a log.
+macro_rules! hidden {
+    ($($name:ident),*) => { $(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )* };
+}
+hidden!(Email, Phone, DisplayName, Identifier);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emails() {
+        for (text, expect) in [
+            (" Alice@Example.COM ", Some("alice@example.com")),
+            ("a@b.c", Some("a@b.c")),
+            ("ünï@exämple.org", Some("ünï@exämple.org")),
+            ("Ä@Ö.Ü", Some("ä@ö.ü")),
+            ("a+b'c@sub.example.com", Some("a+b'c@sub.example.com")),
+            ("", None),
+            ("a", None),
+            ("@b.c", None),
+            ("a@", None),
+            ("a@bc", None),
+            ("a@.bc", None),
+            ("a@bc.", None),
+            ("a@.b.c", None),
+            ("a@b@c.d", None),
+            ("a b@c.d", None),
+            ("a@b\u{a0}.c", None),
+            ("a@b.c\u{3000}d", None),
+            ("a\0@b.c", None),
+            ("a@b\r\n.c", None),
+            ("a\u{7f}@b.c", None),
+            ("a<@b.c", None),
+            ("\"a\"@b.c", None),
+            ("a@[1.2]", None),
+            ("a,b@c.d", None),
+            ("a;b@c.d", None),
+            ("a:b@c.d", None),
+            ("a\\b@c.d", None),
+            ("(a)@b.c", None),
+        ] {
+            let email = Email::parse(text);
+            assert_eq!(email.as_ref().map(Email::as_str), expect, "{text:?}");
+        }
+        let of_length = |n: usize| format!("{}@b.c", "é".repeat(n - 4));
+        assert!(Email::parse(&of_length(254)).is_some());
+        assert!(Email::parse(&of_length(255)).is_none());
+        // Lower-casing may make a text longer; what is stored counts.
+        assert!(Email::parse(&format!("{}@b.c", "İ".repeat(250))).is_none());
+    }
+
+    #[test]
+    fn phones_and_names() {
+        for (text, phone, name) in [
+            (" +1 (5) ", Some("+1 (5)"), Some("+1 (5)")),
+            ("a@b", None, Some("a@b")),
+            ("  ", None, None),
+            ("a\0b", None, None),
+            ("a\nb", None, None),
+            ("a\u{85}b", None, None),
+            ("张人大", Some("张人大"), Some("张人大")),
+        ] {
+            assert_eq!(
+                Phone::parse(text).as_ref().map(Phone::as_str),
+                phone,
+                "{text:?}"
+            );
+            let found = DisplayName::parse(text);
+            assert_eq!(found.as_ref().map(DisplayName::as_str), name, "{text:?}");
+        }
+        let of = |n: usize| "字".repeat(n);
+        assert!(Phone::parse(&of(32)).is_some() && Phone::parse(&of(33)).is_none());
+        assert!(DisplayName::parse(&of(80)).is_some() && DisplayName::parse(&of(81)).is_none());
+    }
+
+    #[test]
+    fn any_text_is_an_identifier_and_users_are_found_by_theirs() {
+        let find = |text| Identifier::parse(text).unwrap();
+        assert_eq!(find(" A@B.C\n"), (&Email::parse("a@b.c").unwrap()).into());
+        assert_eq!(find(" +1 "), (&Phone::parse("+1").unwrap()).into());
+        assert_eq!(Identifier::parse(" \t"), None);
+        assert_eq!(find("a@@\0").as_str(), Some("a@@\0"));
+        let (long, longer) = ("1".repeat(33), "1".repeat(60_000));
+        assert_eq!(find(&long).as_str(), None);
+        assert_ne!(find(&long).key_bytes(), find(&longer).key_bytes());
+        assert_eq!(find(&longer).key_bytes().len(), 32);
+        let email = format!("{}@b.c", "😀".repeat(250));
+        assert_eq!(find(&email), (&Email::parse(&email).unwrap()).into());
+        assert!(find(&email).key_bytes().len() <= 1016);
+    }
+
+    #[test]
+    fn nobody_is_named_in_a_log() {
+        let shown = format!(
+            "{:?} {:?} {:?} {:?}",
+            Email::parse("a@b.c"),
+            Phone::parse("1"),
+            DisplayName::parse("x"),
+            Identifier::parse("a@b.c"),
+        );
+        assert_eq!(
+            shown,
+            "Some(Email) Some(Phone) Some(DisplayName) Some(Identifier)"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Secrets that pass through: tokens, and passwords in the form in which they are stored. Neither
+//! shows itself in `Debug`.
+
+use std::fmt;
+
+use crate::entropy;
+
+/// A random secret that its holder shows to be recognised: the value of a `cc_auth` cookie, or
+/// the token in a mailed link. 32 random bytes as 43 characters of base64url.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// A new one.
+    #[expect(
+        clippy::new_without_default,
+        reason = "no two are the same, so there is no default one"
+    )]
+    pub fn new() -> Self {
+        Self(entropy::token())
+    }
+
+    /// `None` if `text` does not look like one, and so is unknown without asking a store.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        let fits = text.len() == entropy::TOKEN_LENGTH && text.bytes().all(is_base64url);
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// The secret itself, for its holder only.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What the embedded stores keep instead: whoever reads a file cannot use it.
+    pub fn sha256(&self) -> [u8; 32] {
+        sha256(self.0.as_bytes())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// A password's Argon2 hash as a PHC string, such as `$argon2id$v=19$m=19456,t=2,p=1$…$…`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(String);
+
+impl PasswordHash {
+    /// Takes the text as it is; whoever verifies against it finds out whether it is one.
+    pub fn new(phc: String) -> Self {
+        Self(phc)
+    }
+
+    /// The PHC string.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// All before the salt, such as `$argon2id$v=19$m=65536,t=3,p=4`: what verifying costs
+    /// depends on this alone. Empty for a text without the two last fields.
+    pub fn parameters(&self) -> &str {
+        let mut fields = self.0.rsplitn(3, '$');
+        let _hash = fields.next();
+        let _salt = fields.next();
+        fields.next().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash")
+    }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest
+        .as_ref()
+        .try_into()
+        .expect("a SHA-256 digest has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_43_characters_of_base64url() {
+        let token = Token::new();
+        assert_eq!(Token::parse(token.as_str()).as_ref(), Some(&token));
+        assert_ne!(Token::new(), token);
+        let hex: String = Token::parse(&"A".repeat(43))
+            .unwrap()
+            .sha256()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(
+            hex,
+            "0f007385b6f9d4b7eeb2748605afe1a984a0a3bfa3f014d09e2a784ce9e5cd1a"
+        );
+        for text in ["", &"A".repeat(42), &"A".repeat(44), &"+".repeat(43)] {
+            assert_eq!(Token::parse(text), None, "{text}");
+        }
+        // 43 bytes, but not 43 characters of ours.
+        assert_eq!(Token::parse(&format!("é{}", "A".repeat(41))), None);
+    }
+
+    #[test]
+    fn parameters_stand_before_the_salt() {
+        for (phc, expect) in [
+            (
+                "$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA",
+                "$argon2id$v=19$m=65536,t=3,p=4",
+            ),
+            ("$argon2i$m=8,t=1,p=1$a$b", "$argon2i$m=8,t=1,p=1"),
+            ("", ""),
+            ("$", ""),
+            ("text", ""),
+        ] {
+            assert_eq!(PasswordHash::new(phc.into()).parameters(), expect, "{phc}");
+        }
+        let shown = format!("{:?} {:?}", Token::new(), PasswordHash::new("x".into()));
+        assert_eq!(shown, "Token PasswordHash");
+    }
+}
