@@ -310,11 +310,16 @@ fn upstream(reader: &mut Reader<'_>, socket_buffer_bytes: usize) -> Upstream {
 }
 
 fn store(reader: &mut Reader<'_>, dir: PathBuf) -> Store {
+    let mut section = reader.section("mail");
+    let outbox_max = section.integer("queue_max", 1000, 1..=1_000_000);
+    section.finish();
     let mut section = reader.section("store");
     let store = Store {
         dir,
         chats_max: section.integer("chats_max", 20_000, 1..=100_000_000),
         windows_max: section.integer("windows_max", 100_000, 1..=100_000_000),
+        sessions_max: section.integer("sessions_max", 100_000, 1..=100_000_000),
+        outbox_max,
         disk_bytes_max: section.bytes("disk_bytes_max", "1G", MIB..=1024 * GIB),
         queue_max: section.integer("queue_max", 256, 1..=65536),
         timeout: section.seconds("timeout_seconds", 2.0, 0.05..=60.0),

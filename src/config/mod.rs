@@ -294,6 +294,10 @@ pub struct Store {
     pub chats_max: usize,
     /// Rate-limit windows kept, to 100,000,000.
     pub windows_max: usize,
+    /// Login sessions kept, to 100,000,000; the ones that expire first make room.
+    pub sessions_max: usize,
+    /// Mails that may wait to be sent (`mail.queue_max`), to 1,000,000; further ones are dropped.
+    pub outbox_max: usize,
     /// Bytes of the session database file, 1M to 1024G.
     pub disk_bytes_max: u64,
     /// Calls waiting for the store's thread, 1 to 65536.

@@ -1,28 +1,336 @@
-//! The account store: the secrets that all servers of a site share.
+//! The account store: users, their credentials, mails to be sent, and the secrets that all servers
+//! of a site share. One arm per backend and method.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::StoreError;
 use super::embedded::{Call, Queue};
+use super::secrets::Secrets;
+use super::{OutboxRow, Posted, Registered, StoreError, Taken, TokenUse, Updated};
+use crate::model::{
+    Credential, DisplayName, Email, Identifier, NewUser, PasswordHash, Phone, Token, User, UserId,
+};
 
-/// A handle to the account store.
+/// A handle to the account store. All times are milliseconds since 1970, given by the caller.
+/// Each answer to a write is given after its commit; what a [`StoreError::TimedOut`] leaves open
+/// may still be carried out, all other errors mean that nothing was written.
 #[derive(Clone)]
 pub enum Accounts {
     /// The store's thread of this process.
     Sqlite {
         /// The thread's queue.
         queue: Queue,
-        /// Read at start; it never changes.
-        hmac_key: Arc<[u8; 32]>,
+        /// Read at start; they never change.
+        secrets: Arc<Secrets>,
     },
 }
 
+/// Secrets.
 impl Accounts {
     /// The key for everything this site signs or pseudonymises; random, made once.
     pub fn hmac_key(&self) -> &[u8; 32] {
+        &self.secrets().hmac_key
+    }
+
+    /// The key of `cc_dev` cookies.
+    pub fn device_key(&self) -> &[u8; 32] {
+        &self.secrets().device_key
+    }
+
+    /// The key that picks the dummy for an unknown identifier.
+    pub fn mix_key(&self) -> &[u8; 32] {
+        &self.secrets().mix_key
+    }
+
+    fn secrets(&self) -> &Secrets {
         match self {
-            Accounts::Sqlite { hmac_key, .. } => hmac_key,
+            Accounts::Sqlite { secrets, .. } => secrets,
+        }
+    }
+}
+
+/// Users and credentials.
+impl Accounts {
+    /// Who has these already. [`Accounts::register`] decides; this saves the hash of a password that
+    /// would be thrown away.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn taken(&self, email: &Email, phone: Option<&Phone>) -> Result<Taken, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.taken(email.clone(), phone.cloned()).await,
+        }
+    }
+
+    /// Makes the account: user, credential and welcome mail in one transaction, under a new `uid`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn register(&self, now_ms: i64, user: NewUser) -> Result<Registered, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.register(now_ms, user).await,
+        }
+    }
+
+    /// What a login under this identifier is checked against.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn credential(
+        &self,
+        identifier: &Identifier,
+    ) -> Result<Option<Credential>, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.credential(identifier.clone()).await,
+        }
+    }
+
+    /// The same of a known user: read again after a session was written.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn credential_of(&self, user: UserId) -> Result<Option<Credential>, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.credential_of(user).await,
+        }
+    }
+
+    /// A user by number.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.user(user).await,
+        }
+    }
+
+    /// Stores another hash of the same password, unless the stored one is no longer `old` (`false`).
+    /// Sessions and `cc_dev` cookies stay valid.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rehash(
+        &self,
+        now_ms: i64,
+        user: UserId,
+        old: &PasswordHash,
+        new: PasswordHash,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.rehash(now_ms, user, old.clone(), new).await,
+        }
+    }
+
+    /// Replaces (or first gives) the password of an active user, once for each token: records the
+    /// token as used, posts the mail and, with `end_sessions`, ends every session there is, all in
+    /// one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; after [`StoreError::Unavailable`] the token is still good.
+    pub async fn use_reset_token(
+        &self,
+        now_ms: i64,
+        token: &Token,
+        user: UserId,
+        new: PasswordHash,
+        end_sessions: bool,
+    ) -> Result<TokenUse, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => {
+                queue
+                    .use_reset_token(now_ms, token.sha256(), user, new, end_sessions)
+                    .await
+            }
+        }
+    }
+
+    /// Replaces the password of an active user, unless the stored hash is no longer `old` (`None`);
+    /// ends every session there is and posts the mail. The answer is the new state: a session that
+    /// starts at its [`Credential::session_start_ms`] lives.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn change_password(
+        &self,
+        now_ms: i64,
+        user: UserId,
+        old: &PasswordHash,
+        new: PasswordHash,
+    ) -> Result<Option<Credential>, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => {
+                queue.change_password(now_ms, user, old.clone(), new).await
+            }
+        }
+    }
+
+    /// Gives the user this password, whatever it was, and ends every session there is; no mail.
+    /// `false`: there is no such user.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_password(
+        &self,
+        now_ms: i64,
+        user: UserId,
+        new: PasswordHash,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.set_password(now_ms, user, new).await,
+        }
+    }
+
+    /// Changes what is given: `Some(None)` removes it, `None` leaves it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn update_profile(
+        &self,
+        now_ms: i64,
+        user: UserId,
+        display_name: Option<Option<DisplayName>>,
+        phone: Option<Option<Phone>>,
+    ) -> Result<Updated, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => {
+                queue
+                    .update_profile(now_ms, user, display_name, phone)
+                    .await
+            }
+        }
+    }
+
+    /// Deletes the account with its credential and waiting mails; email address and phone number are
+    /// free at once. `false`: there is no such user. This comes first: with it all sessions, reset
+    /// tokens and chats of the user are dead, wherever the process is killed before
+    /// [`super::Sessions::end_sessions_of`], `drop_reset_tokens` and `delete_chats_of` remove them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_user(&self, user: UserId) -> Result<bool, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.delete_user(user).await,
+        }
+    }
+
+    /// Lets the user log in, or not; the latter ends every session there is, for good. `false`: there
+    /// is no such user.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_active(
+        &self,
+        now_ms: i64,
+        user: UserId,
+        is_active: bool,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.set_active(now_ms, user, is_active).await,
+        }
+    }
+
+    /// Ends every session there is: `sessions_not_before` is now later than their starts. `false`:
+    /// there is no such user.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_sessions_before_now(
+        &self,
+        now_ms: i64,
+        user: UserId,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.end_sessions_before_now(now_ms, user).await,
+        }
+    }
+
+    /// Up to `rows_max` users with larger numbers than `after`, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_users(&self, after: UserId, rows_max: u32) -> Result<Vec<User>, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.list_users(after, rows_max).await,
+        }
+    }
+
+    /// The users whose email address, phone number, `uid` or number this is. More than one if one's
+    /// phone number is another's number: then the caller must ask.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_users(&self, text: &str) -> Result<Vec<User>, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.find_users(text.to_owned()).await,
+        }
+    }
+
+    /// How many passwords are hashed with which parameters
+    /// ([`PasswordHash::parameters`]), the commonest first, at most 16. Costs the same however many
+    /// users there are.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn hash_mix(&self) -> Result<Vec<(String, u32)>, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.hash_mix().await,
+        }
+    }
+}
+
+/// Mails to be sent.
+impl Accounts {
+    /// Notes that somebody asked for a new password. Whether there is such a user is found out at
+    /// sending time, so this costs the same either way.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn post_reset_request(
+        &self,
+        now_ms: i64,
+        identifier: &Identifier,
+    ) -> Result<Posted, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => {
+                queue.post_reset_request(now_ms, identifier.clone()).await
+            }
+        }
+    }
+
+    /// Takes up to `rows_max` mails that are due, those first that are due longest. Nobody else gets
+    /// them before `lease_ms` have passed; a sender that dies leaves them to the next one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim_letters(
+        &self,
+        now_ms: i64,
+        lease_ms: i64,
+        rows_max: u32,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.claim_letters(now_ms, lease_ms, rows_max).await,
+        }
+    }
+
+    /// Removes a mail: it was sent, or will never be.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn finish_letter(&self, id: i64) -> Result<(), StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.finish_letter(id).await,
+        }
+    }
+
+    /// Lets a mail be claimed again from `next_ms` on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn retry_letter(&self, id: i64, next_ms: i64) -> Result<(), StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.retry_letter(id, next_ms).await,
         }
     }
 
@@ -39,7 +347,7 @@ impl Accounts {
     }
 }
 
-/// The key stays hidden.
+/// Keys stay hidden.
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Accounts")

@@ -5,7 +5,10 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::sqlite::{File, Plan};
-use super::{Begun, ChatKey, Found, Generation, OnEvent, Owner, StoreError, Turn, Window, windows};
+use super::{
+    Begun, ChatKey, Found, Generation, OnEvent, Owner, StoreError, Turn, Window, logins, windows,
+};
+use crate::model::UserId;
 use crate::{entropy, llm::history};
 
 /// Rows deleted at once to make room for a new one; more than one only after the maximum was
@@ -17,22 +20,24 @@ pub(super) const SWEPT_MAX: i64 = 25;
 /// and the provider's first word (`upstream.first_event_seconds`) must not lose its history.
 const GRACE_MS: i64 = 15 * 60 * 1000;
 
-const MIGRATIONS: &[&str] = &[include_str!(
-    "../../sql/sqlite/sessions/0001_chats_and_windows.sql"
-)];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../sql/sqlite/sessions/0001_chats_and_windows.sql"),
+    include_str!("../../sql/sqlite/sessions/0002_sessions.sql"),
+];
 
 /// How many rows of each kind are kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowLimits {
     pub chats_max: i64,
     pub windows_max: i64,
+    pub sessions_max: i64,
 }
 
 /// The session file.
 #[derive(Debug)]
 pub(super) struct SessionFile {
-    file: File,
-    limits: RowLimits,
+    pub(super) file: File,
+    pub(super) limits: RowLimits,
 }
 
 impl SessionFile {
@@ -194,6 +199,30 @@ impl SessionFile {
         })
     }
 
+    pub(super) fn delete_chat(&mut self, key: ChatKey, owner: Owner) -> Result<(), StoreError> {
+        self.file.write(|file| {
+            file.prepare_cached("DELETE FROM chats WHERE key = ?1 AND owner IS ?2")?
+                .execute(params![key.0, owner.id()])?;
+            Ok(())
+        })
+    }
+
+    pub(super) fn delete_chats_of(
+        &mut self,
+        user: UserId,
+        rows_max: u32,
+    ) -> Result<u32, StoreError> {
+        self.file.write(|file| {
+            let deleted = file
+                .prepare_cached(
+                    "DELETE FROM chats WHERE rowid IN
+                     (SELECT rowid FROM chats WHERE owner = ?1 LIMIT ?2)",
+                )?
+                .execute(params![user.0, rows_max])?;
+            Ok(u32::try_from(deleted).unwrap_or(u32::MAX))
+        })
+    }
+
     /// Whether the file can be read, and its lock be had: without that no chat is answered.
     pub(super) fn ping(&mut self) -> Result<(), StoreError> {
         self.file.write(|file| {
@@ -212,6 +241,7 @@ impl SessionFile {
                      OR EXISTS (SELECT 1 FROM windows WHERE ends_ms <= ?2)",
             )?
             .query_row([chats_before_ms, now_ms], |row| row.get(0))
+            .and_then(|due: bool| Ok(due || logins::are_due(file, now_ms)?))
         });
         if due != Ok(true) {
             return false;
@@ -219,7 +249,8 @@ impl SessionFile {
         let swept = self.file.write(|file| {
             let chats = delete_expired(file, chats_before_ms, SWEPT_MAX)?;
             let windows = windows::sweep(file, now_ms, SWEPT_MAX)?;
-            Ok(chats.max(windows) >= SWEPT_MAX as usize)
+            let logins = logins::sweep(file, now_ms)?;
+            Ok(chats.max(windows).max(logins) >= SWEPT_MAX as usize)
         });
         swept == Ok(true)
     }

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use super::calls::{Account, Login};
 use super::chats::{RowLimits, SessionFile};
-use super::secrets::AccountFile;
+use super::secrets::{AccountFile, Secrets};
 use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, sqlite};
 use crate::clock::{self, Clock};
 use crate::config;
@@ -64,6 +65,8 @@ pub(super) enum Call {
     PingAccounts {
         reply: Reply<()>,
     },
+    Login(Login),
+    Account(Account),
 }
 
 impl Call {
@@ -76,6 +79,8 @@ impl Call {
                 ..
             } => reply.is_closed(),
             Call::PingSessions { reply } | Call::PingAccounts { reply } => reply.is_closed(),
+            Call::Login(call) => call.is_moot(),
+            Call::Account(call) => call.is_moot(),
             Call::BeginChat { .. }
             | Call::OpenChat { .. }
             | Call::SaveTurn { .. }
@@ -135,7 +140,7 @@ impl fmt::Debug for Queue {
 #[derive(Debug)]
 pub(super) struct Embedded {
     queue: Queue,
-    hmac_key: Arc<[u8; 32]>,
+    secrets: Arc<Secrets>,
     thread: JoinHandle<()>,
     /// Disconnected when the thread has ended, however.
     done: Receiver<()>,
@@ -147,10 +152,12 @@ impl Embedded {
     pub(super) fn start(settings: &config::Store, on_event: OnEvent) -> Result<Self, String> {
         sqlite::make_folder(&settings.dir)?;
         let busy = BUSY_MIN.max(settings.timeout * 2);
-        let (accounts, hmac_key) = AccountFile::open(&settings.dir, busy, on_event)?;
+        let (accounts, secrets) =
+            AccountFile::open(&settings.dir, settings.outbox_max, busy, on_event)?;
         let limits = RowLimits {
             chats_max: settings.chats_max.try_into().unwrap_or(i64::MAX),
             windows_max: settings.windows_max.try_into().unwrap_or(i64::MAX),
+            sessions_max: settings.sessions_max.try_into().unwrap_or(i64::MAX),
         };
         let bytes_max = settings.disk_bytes_max.try_into().unwrap_or(i64::MAX);
         let sessions = SessionFile::open(&settings.dir, limits, bytes_max, busy, on_event)?;
@@ -180,7 +187,7 @@ impl Embedded {
                 sender,
                 timeout: settings.timeout,
             },
-            hmac_key: Arc::new(hmac_key),
+            secrets: Arc::new(secrets),
             thread,
             done,
             ended,
@@ -191,8 +198,8 @@ impl Embedded {
         self.queue.clone()
     }
 
-    pub(super) fn hmac_key(&self) -> Arc<[u8; 32]> {
-        Arc::clone(&self.hmac_key)
+    pub(super) fn secrets(&self) -> Arc<Secrets> {
+        Arc::clone(&self.secrets)
     }
 
     pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -239,7 +246,8 @@ impl Worker {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
             if clock::now() >= sweep_at {
-                let more = self.sessions.sweep(Clock::System.wall_ms());
+                let now_ms = Clock::System.wall_ms();
+                let more = self.sessions.sweep(now_ms) | self.accounts.sweep(now_ms);
                 let pause = if more { SWEEP_PAUSE } else { SWEEP_PAUSE_IDLE };
                 sweep_at = clock::now() + pause;
             }
@@ -302,11 +310,13 @@ impl Worker {
             }
             Call::PingSessions { reply } => answer(reply, self.sessions.ping()),
             Call::PingAccounts { reply } => answer(reply, self.accounts.ping()),
+            Call::Login(call) => call.carry_out(&mut self.sessions),
+            Call::Account(call) => call.carry_out(&mut self.accounts),
         }
     }
 }
 
 /// A caller that gave up meanwhile has dropped its end, and the answer with it.
-fn answer<T>(reply: Reply<T>, outcome: Result<T, StoreError>) {
+pub(super) fn answer<T>(reply: Reply<T>, outcome: Result<T, StoreError>) {
     drop(reply.send(outcome));
 }

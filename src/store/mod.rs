@@ -1,16 +1,21 @@
-//! What outlives a request: chats and rate-limit windows ([`Sessions`]), secrets and, later, users
-//! ([`Accounts`]).
+//! What outlives a request: logins, chats and rate-limit windows ([`Sessions`]), users, mails to be
+//! sent and secrets ([`Accounts`]).
 //!
 //! [`Backend::start`] opens the files once per process, [`Backend::connect`] gives each core its
 //! handles. Behind the seam stands one thread that owns two SQLite files (`embedded`); nothing
 //! outside this folder knows SQL.
 
 mod accounts;
+mod calls;
 mod chats;
 mod embedded;
+mod logins;
+mod outbox;
+mod outcomes;
 mod secrets;
 mod sessions;
 mod sqlite;
+mod users;
 mod windows;
 
 use std::fmt;
@@ -18,7 +23,14 @@ use std::fmt;
 use crate::config;
 
 pub use accounts::Accounts;
+pub use outcomes::{
+    ADDRESS_CHARS_MAX, NewSession, OutboxRow, Posted, Registered, Reservation, Reserved,
+    SESSIONS_PER_USER_MAX, Session, SessionInfo, Taken, TokenUse, USER_AGENT_CHARS_MAX, Updated,
+};
 pub use sessions::Sessions;
+
+/// Longest life of a reset token, milliseconds: a used one is remembered for longer.
+pub const RESET_TOKEN_TTL_MS_MAX: i64 = 24 * 60 * 60 * 1000;
 
 /// Told what the operator should know: the event and its detail, which holds no secret. Called
 /// on the store's thread.
@@ -46,7 +58,7 @@ impl Backend {
             sessions: Sessions::Embedded(self.embedded.queue()),
             accounts: Accounts::Sqlite {
                 queue: self.embedded.queue(),
-                hmac_key: self.embedded.hmac_key(),
+                secrets: self.embedded.secrets(),
             },
         }
     }
@@ -70,9 +82,9 @@ impl Backend {
 /// One core's handles; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stores {
-    /// Chats and rate-limit windows.
+    /// Logins, chats and rate-limit windows.
     pub sessions: Sessions,
-    /// Secrets and users.
+    /// Users, mails and secrets.
     pub accounts: Accounts,
 }
 

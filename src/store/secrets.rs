@@ -1,47 +1,77 @@
-//! The account file in SQL: so far the secrets that all servers of a site share.
+//! The account file: opening it, and the secrets that all servers of a site share.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 
+use super::outbox::FullReport;
 use super::sqlite::{File, Plan};
 use super::{OnEvent, StoreError};
 use crate::entropy;
 
-const MIGRATIONS: &[&str] = &[include_str!("../../sql/sqlite/accounts/0001_secrets.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../sql/sqlite/accounts/0001_secrets.sql"),
+    include_str!("../../sql/sqlite/accounts/0002_users.sql"),
+];
 const HMAC_KEY: &str = "hmac";
+const DEVICE_KEY: &str = "device";
+const MIX_KEY: &str = "mix";
+
+/// Random keys, made once and the same for all servers of a site.
+pub struct Secrets {
+    pub(super) hmac_key: [u8; 32],
+    pub(super) device_key: [u8; 32],
+    pub(super) mix_key: [u8; 32],
+}
+
+/// Keys stay hidden.
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets")
+    }
+}
 
 /// The account file.
 #[derive(Debug)]
 pub(super) struct AccountFile {
-    file: File,
+    pub(super) file: File,
+    /// Mails that may wait.
+    pub(super) outbox_max: usize,
+    pub(super) full_report: FullReport,
 }
 
 impl AccountFile {
-    /// Opens the file and reads its HMAC key, which is made when the file is new.
+    /// Opens the file and reads its secrets, which are made when they are missing.
     pub(super) fn open(
         dir: &Path,
+        outbox_max: usize,
         busy: Duration,
         on_event: OnEvent,
-    ) -> Result<(Self, [u8; 32]), String> {
+    ) -> Result<(Self, Secrets), String> {
         let plan = Plan {
             name: "accounts.db",
             migrations: MIGRATIONS,
             synchronous: "FULL",
-            cache_kib: 64,
+            cache_kib: 256,
             disk_bytes_max: None,
             busy,
         };
         let mut file = File::open(dir, plan, on_event)?;
-        let key = hmac_key(&mut file).map_err(|error| {
+        let secrets = secrets(&mut file).map_err(|error| {
             let path = dir.join(plan.name);
             format!(
                 "{}: cannot read or write its secrets: {error}",
                 path.display()
             )
         })?;
-        Ok((Self { file }, key))
+        let accounts = Self {
+            file,
+            outbox_max,
+            full_report: FullReport::default(),
+        };
+        Ok((accounts, secrets))
     }
 
     pub(super) fn ping(&mut self) -> Result<(), StoreError> {
@@ -56,15 +86,20 @@ impl AccountFile {
     }
 }
 
-fn hmac_key(file: &mut File) -> Result<[u8; 32], StoreError> {
+fn secrets(file: &mut File) -> Result<Secrets, StoreError> {
+    Ok(Secrets {
+        hmac_key: secret(file, HMAC_KEY)?,
+        device_key: secret(file, DEVICE_KEY)?,
+        mix_key: secret(file, MIX_KEY)?,
+    })
+}
+
+fn secret(file: &mut File, name: &str) -> Result<[u8; 32], StoreError> {
+    const READ: &str = "SELECT value FROM secrets WHERE name = ?1";
     let stored = file.read(|file| {
-        file.prepare("SELECT value FROM secrets WHERE name = ?1")?
-            .query_row([HMAC_KEY], |row| row.get(0))
-            .map(Some)
-            .or_else(|error| match error {
-                rusqlite::Error::QueryReturnedNoRows => Ok(None),
-                other => Err(other),
-            })
+        file.prepare(READ)?
+            .query_row([name], |row| row.get(0))
+            .optional()
     })?;
     if let Some(key) = stored {
         return Ok(key);
@@ -73,12 +108,8 @@ fn hmac_key(file: &mut File) -> Result<[u8; 32], StoreError> {
         // Two processes that start together agree on the key of the first.
         file.execute(
             "INSERT INTO secrets (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            params![HMAC_KEY, entropy::bytes::<32>()],
+            params![name, entropy::bytes::<32>()],
         )?;
-        file.query_row(
-            "SELECT value FROM secrets WHERE name = ?1",
-            [HMAC_KEY],
-            |row| row.get(0),
-        )
+        file.query_row(READ, [name], |row| row.get(0))
     })
 }

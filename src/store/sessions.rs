@@ -1,7 +1,17 @@
-//! The session store: chats and rate-limit windows. One arm per backend and method.
+//! The session store: logins, reset tokens, chats and rate-limit windows. One arm per backend and
+//! method.
 
 use super::embedded::{Call, Queue};
-use super::{Begun, ChatKey, Generation, Owner, StoreError, Turn, Window};
+use super::{
+    ADDRESS_CHARS_MAX, Begun, ChatKey, Generation, NewSession, Owner, Reservation, Reserved,
+    Session, SessionInfo, StoreError, Turn, USER_AGENT_CHARS_MAX, Window,
+};
+use crate::model::{Token, UserId};
+
+/// Length of a [`SessionInfo::id`].
+const SESSION_ID_CHARS: usize = 16;
+/// Chats deleted by one call, so that no other call waits long for it.
+const CHATS_AT_ONCE: u32 = 25;
 
 /// A handle to the session store. All times are milliseconds since 1970, given by the caller.
 #[derive(Debug, Clone)]
@@ -107,5 +117,188 @@ impl Sessions {
         match self {
             Sessions::Embedded(queue) => queue.call(|reply| Call::PingSessions { reply }).await,
         }
+    }
+}
+
+/// Logins.
+impl Sessions {
+    /// Remembers a login and ends the session it replaces, whoever's that was; the first-started ones
+    /// of this user end above [`SESSIONS_PER_USER_MAX`](super::SESSIONS_PER_USER_MAX), the ones that
+    /// expire first above `store.sessions_max`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn create_session(&self, new: NewSession) -> Result<(), StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.create_session(cut(new)).await,
+        }
+    }
+
+    /// The session of this cookie, unless it has expired. Notes about once a minute that it is used.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn session(&self, now_ms: i64, token: &Token) -> Result<Option<Session>, StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.session(now_ms, token.clone()).await,
+        }
+    }
+
+    /// Ends the session of this cookie; whose it was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_session(&self, token: &Token) -> Result<Option<UserId>, StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.end_session(token.clone()).await,
+        }
+    }
+
+    /// The user's sessions, the newest first; at most 50.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sessions_of(
+        &self,
+        now_ms: i64,
+        user: UserId,
+    ) -> Result<Vec<SessionInfo>, StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.sessions_of(now_ms, user).await,
+        }
+    }
+
+    /// Ends this user's session with that [`SessionInfo::id`]. `false`: there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_session_by_id(&self, user: UserId, id: &str) -> Result<bool, StoreError> {
+        match self {
+            Sessions::Embedded(queue) => {
+                queue
+                    .end_session_by_id(user, id.chars().take(SESSION_ID_CHARS + 1).collect())
+                    .await
+            }
+        }
+    }
+
+    /// Ends the user's sessions but the one excepted; how many. Costs these only, however many others
+    /// there are.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_sessions_of(
+        &self,
+        user: UserId,
+        except: Option<&Token>,
+    ) -> Result<u32, StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.end_sessions_of(user, except.cloned()).await,
+        }
+    }
+
+    /// Remembers a mailed token for `ttl_ms`, a day at most; the user's older ones are dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_reset_token(
+        &self,
+        now_ms: i64,
+        token: &Token,
+        user: UserId,
+        ttl_ms: i64,
+    ) -> Result<(), StoreError> {
+        match self {
+            Sessions::Embedded(queue) => {
+                queue
+                    .put_reset_token(now_ms, token.sha256(), user, ttl_ms)
+                    .await
+            }
+        }
+    }
+
+    /// Whose token this is, unless it has expired.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reset_token(
+        &self,
+        now_ms: i64,
+        token: &Token,
+    ) -> Result<Option<UserId>, StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.reset_token(now_ms, token.sha256()).await,
+        }
+    }
+
+    /// Drops the user's tokens.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn drop_reset_tokens(&self, user: UserId) -> Result<(), StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.drop_reset_tokens(user).await,
+        }
+    }
+}
+
+/// Limits, and chats that go with their user.
+impl Sessions {
+    /// Counts a hit in each window, or in none if one is at its limit.
+    ///
+    /// # Errors
+    /// [`StoreError`]; after [`StoreError::TimedOut`] the hits may have been counted.
+    pub async fn reserve(&self, now_ms: i64, windows: &[Window]) -> Result<Reserved, StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.reserve(now_ms, windows.to_vec()).await,
+        }
+    }
+
+    /// Gives the hits back to the windows that they were counted in, as far as these still run; neither
+    /// starts nor prolongs one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.release(reservation).await,
+        }
+    }
+
+    /// Deletes this owner's chat; turns that are running will not be stored. Does nothing to a
+    /// foreign or unknown one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_chat(&self, chat: ChatKey, owner: Owner) -> Result<(), StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.delete_chat(chat, owner).await,
+        }
+    }
+
+    /// Deletes all chats of this user, a few at a time.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may be left.
+    pub async fn delete_chats_of(&self, user: UserId) -> Result<(), StoreError> {
+        match self {
+            Sessions::Embedded(queue) => {
+                while queue.delete_chats_of(user, CHATS_AT_ONCE).await? == CHATS_AT_ONCE {}
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What a browser says of itself is stored as far as it fits.
+fn cut(new: NewSession) -> NewSession {
+    let head = |text: String, chars_max| match text.char_indices().nth(chars_max) {
+        Some((end, _)) => text[..end].to_owned(),
+        None => text,
+    };
+    NewSession {
+        address: head(new.address, ADDRESS_CHARS_MAX),
+        user_agent: head(new.user_agent, USER_AGENT_CHARS_MAX),
+        ..new
     }
 }

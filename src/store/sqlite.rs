@@ -17,7 +17,7 @@ const PAGE_BYTES: i64 = 4096;
 /// Pages in the write-ahead log at which a commit copies them into the file (about 4 MiB).
 const WAL_PAGES_MAX: i64 = 1000;
 /// Prepared statements kept per file; more than there are.
-const STATEMENTS_MAX: usize = 32;
+const STATEMENTS_MAX: usize = 48;
 /// A failure ends with the first success this long after the last one: on a full disk small
 /// writes go on succeeding between the failures, and the log must not hold a pair for each.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
@@ -177,6 +177,7 @@ fn set_up(connection: &Connection, plan: &Plan) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -plan.cache_kib)?;
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
     switch_to_wal(connection)?;
     connection.pragma_update(None, "synchronous", plan.synchronous)?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;

@@ -3,7 +3,68 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::Window;
+use super::chats::SessionFile;
+use super::{Reservation, Reserved, StoreError, Window};
+
+impl SessionFile {
+    pub(super) fn reserve(
+        &mut self,
+        now_ms: i64,
+        windows: Vec<Window>,
+    ) -> Result<Reserved, StoreError> {
+        // A flood is refused without a lock and without writing.
+        if let Some(over) = self.file.read(|file| first_over(file, now_ms, &windows))? {
+            return Ok(over);
+        }
+        let windows_max = self.limits.windows_max;
+        self.file.write(|file| {
+            if let Some(over) = first_over(file, now_ms, &windows)? {
+                return Ok(over);
+            }
+            let mut hits = Vec::with_capacity(windows.len());
+            for window in windows {
+                let standing = look(file, &window, now_ms)?;
+                count(file, &window, &standing, windows_max)?;
+                hits.push((window.key, standing.ends_ms));
+            }
+            Ok(Reserved::Done(Reservation { hits }))
+        })
+    }
+
+    pub(super) fn release(&mut self, reservation: Reservation) -> Result<(), StoreError> {
+        self.file.write(|file| {
+            let mut give_back = file.prepare_cached(
+                "UPDATE windows SET hits = hits - 1
+                 WHERE key = ?1 AND ends_ms = ?2 AND hits > 0",
+            )?;
+            for (key, ends_ms) in reservation.hits {
+                give_back.execute(params![key, ends_ms])?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The first window without room for its hits; one that is named twice needs room for two.
+fn first_over(
+    connection: &Connection,
+    now_ms: i64,
+    windows: &[Window],
+) -> rusqlite::Result<Option<Reserved>> {
+    for (which, window) in windows.iter().enumerate() {
+        let mut standing = look(connection, window, now_ms)?;
+        let earlier = windows[..which].iter().filter(|w| w.key == window.key);
+        let earlier = u32::try_from(earlier.count()).unwrap_or(u32::MAX);
+        standing.hits = standing.hits.saturating_add(earlier);
+        if let Some(retry_after_s) = standing.retry_after_s(window, now_ms) {
+            return Ok(Some(Reserved::Over {
+                which,
+                retry_after_s,
+            }));
+        }
+    }
+    Ok(None)
+}
 
 /// A window's state, as seen by a hit at `now_ms`.
 #[derive(Debug, PartialEq, Eq)]

@@ -57,6 +57,8 @@ pub fn settings(dir: &Path) -> config::Store {
         dir: dir.to_owned(),
         chats_max: 20_000,
         windows_max: 100_000,
+        sessions_max: 100_000,
+        outbox_max: 1000,
         disk_bytes_max: 1 << 30,
         queue_max: 256,
         timeout: Duration::from_secs(2),
