@@ -1,5 +1,7 @@
 //! The configuration as an operator meets it: defaults, merging, and one clear line per mistake.
 
+#[path = "config/mail.rs"]
+mod mail;
 #[path = "config/providers.rs"]
 mod providers;
 
@@ -9,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloudchat::budget::Budget;
-use cloudchat::config::{Config, EXAMPLE, Listen, LogFormat, Roots, Sources};
+use cloudchat::config::{Config, EXAMPLE, Listen, LogFormat, Roots, Sources, TlsMode};
 
 /// Loads a file with this text and these variables; mistakes without the file's name.
 fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
@@ -131,6 +133,8 @@ fn every_value_arrives() {
     );
     assert_eq!(server.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
     assert!(!server.trust_unix);
+    let frontend = server.frontend_base_url.as_deref();
+    assert_eq!(frontend, Some("https://www.example.com/app"));
     assert_eq!(server.head_timeout, Duration::from_millis(500));
     assert_eq!(config.upstream.socket_buffer_bytes, 4096);
     assert_eq!(
@@ -368,6 +372,17 @@ fn the_old_service_s_variables_load() {
     ];
     let config = load("", &variables).unwrap();
     assert_eq!(config.server.origins, ["https://www.rendazhang.com"]);
+    let server = config.mail.server.as_ref().unwrap();
+    assert_eq!(
+        (server.host.as_str(), server.port, server.tls),
+        ("smtpdm.aliyun.com", 80, TlsMode::StartTls)
+    );
+    let (user, password) = server.credentials.as_ref().unwrap();
+    assert_eq!(
+        (user.as_str(), password.0.as_str()),
+        ("noreply@example.com", "hidden-3")
+    );
+    assert_eq!(config.mail.sender_name, "RendaZhang");
     assert_eq!(config.chat.system_prompt, "You are Renda.");
     let [provider] = &config.providers[..] else {
         panic!("one provider: {:?}", config.providers);

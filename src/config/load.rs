@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::read::{Reader, quoted};
 use super::{
-    Auth, Chat, Config, Listen, Log, LogFormat, Roots, Server, Sources, Store, Upstream, parse,
-    provider,
+    Auth, Chat, Config, Listen, Log, LogFormat, Roots, Server, Sources, Store, Upstream, mail,
+    parse, provider,
 };
 use crate::log;
 
@@ -27,7 +27,7 @@ const DEVICE_COOKIE: &str = "cc_dev";
 
 /// Variables of the service that CloudChat replaces, for parts that this version does not have.
 /// They are accepted, so that an existing `cloudchat.env` works, and named in a warning.
-const UNUSED_VARIABLES: [&str; 18] = [
+const UNUSED_VARIABLES: [&str; 11] = [
     "DATABASE_URL",
     "REDIS_HOST",
     "REDIS_PORT",
@@ -38,13 +38,6 @@ const UNUSED_VARIABLES: [&str; 18] = [
     "PWRESET_TOKEN_TTL",
     "PWRESET_REVOKE_SESSIONS",
     "DEBUG_RETURN_RESET_TOKEN",
-    "SMTP_HOST",
-    "SMTP_PORT",
-    "SMTP_USER",
-    "SMTP_PASS",
-    "SMTP_TLS",
-    "MAIL_FROM",
-    "MAIL_SENDER_NAME",
     "ENABLE_SCHEDULER",
 ];
 
@@ -72,6 +65,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, Vec<String>> {
 fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
     let mut warnings = Vec::new();
     let (server, data_dir) = server(reader, sources);
+    let can_link = server.frontend_base_url.is_some();
     let config = Config {
         log: log(reader),
         memory: memory(reader),
@@ -80,6 +74,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         upstream: upstream(reader, server.socket_buffer_bytes),
         providers: provider::read(reader, &mut warnings),
         store: store(reader, data_dir),
+        mail: mail::read(reader, can_link, &mut warnings),
         server,
         warnings: Vec::new(),
     };
@@ -109,10 +104,11 @@ fn server(reader: &mut Reader<'_>, sources: &Sources<'_>) -> (Server, PathBuf) {
         ("frontend_base_url", "FRONTEND_BASE_URL"),
         |text| match text {
             "" => Ok(None),
-            _ => parse::url(text).map(|url| Some(url.origin())),
+            _ => parse::url(text).map(Some),
         },
     );
-    if let Some(origin) = frontend.flatten()
+    let frontend = frontend.flatten();
+    if let Some(origin) = frontend.as_ref().map(parse::Url::origin)
         && !origins.contains(&origin)
     {
         origins.push(origin);
@@ -134,6 +130,7 @@ fn server(reader: &mut Reader<'_>, sources: &Sources<'_>) -> (Server, PathBuf) {
         },
         prefix,
         origins,
+        frontend_base_url: frontend.map(|url| url.origin() + &url.path),
         trust_unix: proxies.contains(&None),
         trusted_proxies: proxies.into_iter().flatten().collect(),
         head_timeout: section.seconds("head_seconds", 10.0, 0.05..=600.0),

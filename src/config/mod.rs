@@ -14,6 +14,7 @@ use ipnet::IpNet;
 pub use crate::log::Format as LogFormat;
 
 mod load;
+mod mail;
 mod parse;
 mod provider;
 mod read;
@@ -40,6 +41,8 @@ pub struct Config {
     pub providers: Vec<Provider>,
     /// The embedded store.
     pub store: Store,
+    /// Mails to users.
+    pub mail: Mail,
     /// What the operator should know although the server starts; logged once.
     pub warnings: Vec<String>,
 }
@@ -114,6 +117,9 @@ pub struct Server {
     pub prefix: String,
     /// Origins that may post from a browser, besides our own host; lower case, no slash at the end.
     pub origins: Vec<String>,
+    /// The web site in front, for links in mails: `http(s)://host[:port][/path]` without a slash at
+    /// the end.
+    pub frontend_base_url: Option<String>,
     /// Peers whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether a peer on a Unix socket is such a proxy.
@@ -304,4 +310,58 @@ pub struct Store {
     pub queue_max: usize,
     /// How long a call may take, waiting included, 0.05 to 60 s.
     pub timeout: Duration,
+}
+
+/// Mails to users.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// Who takes them; without it they are not sent.
+    pub server: Option<MailServer>,
+    /// Who they come from, as people read it; 1 to 80 characters, no control characters.
+    pub sender_name: String,
+    /// The site's name in subjects and texts; the same bounds.
+    pub site_name: String,
+    /// What they are written in.
+    pub language: Language,
+    /// Mails waiting to be sent, 1 to 1,000,000; further ones are dropped.
+    pub queue_max: usize,
+    /// Pause after a failure, 0.05 to 3600 s; doubled with each further one.
+    pub retry: Duration,
+}
+
+/// An SMTP server that takes mails for anybody.
+#[derive(Debug, Clone)]
+pub struct MailServer {
+    /// Host name or address, lower case, without brackets.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
+    /// How the connection is protected.
+    pub tls: TlsMode,
+    /// Whether the server's certificate must be its own.
+    pub is_verified: bool,
+    /// User name and password, each of up to 256 bytes.
+    pub credentials: Option<(String, Secret)>,
+    /// The address mails come from; ASCII.
+    pub from: String,
+}
+
+/// How the connection to a mail server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Not at all.
+    None,
+    /// By STARTTLS (RFC 3207), without which nothing is sent.
+    StartTls,
+    /// From the first byte (RFC 8314).
+    Implicit,
+}
+
+/// What mails are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// Chinese.
+    Zh,
+    /// English.
+    En,
 }

@@ -163,6 +163,44 @@ fn is_host(host: &str) -> bool {
     !host.is_empty() && host.len() <= 253 && host.bytes().all(plain)
 }
 
+/// A host name or address; an IPv6 address without brackets.
+pub fn host(text: &str) -> Result<String, String> {
+    if is_host(text) || text.parse::<Ipv6Addr>().is_ok() {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("{} is no host name or address", quoted(text)))
+}
+
+/// Whether this host is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.parse();
+    host == "localhost" || address.is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// An address that mails come from: a dot-atom and a host (RFC 5321 section 4.1.2), ASCII only,
+/// because not every server takes others.
+pub fn mail_address(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte);
+    let is_atom = |atom: &str| !atom.is_empty() && atom.bytes().all(plain);
+    let is_label = |label: &str| !label.is_empty();
+    let text = text.trim();
+    text.split_once('@')
+        .filter(|(local, _)| local.len() <= 64 && local.split('.').all(is_atom))
+        .filter(|(_, domain)| is_host(domain) && domain.split('.').all(is_label))
+        .map(|_| text.into())
+        .ok_or_else(|| format!("{} is no mail address (name@host)", quoted(text)))
+}
+
+/// A variable's name, or `""`. The error does not repeat the text: a secret may stand where the
+/// name of its variable should.
+pub fn variable_name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if text.starts_with(|first: char| first.is_ascii_digit()) || !text.bytes().all(plain) {
+        return Err("is no variable's name (A-Z a-z 0-9 _), or \"\" for none".into());
+    }
+    Ok(text.into())
+}
+
 /// An origin without a path.
 pub fn origin(text: &str) -> Result<String, String> {
     match parse_url(text) {
@@ -327,6 +365,34 @@ mod tests {
             Ok("https://a.example".into())
         );
         assert!(origin("https://a.example/x").is_err() && origin("null").is_err());
+    }
+
+    #[test]
+    fn mail_addresses() {
+        for (text, fine) in [
+            ("noreply@example.com", true),
+            (" a.b+c@localhost ", true),
+            ("x@mail-1.example.com", true),
+            ("", false),
+            ("x", false),
+            ("@example.com", false),
+            ("x@", false),
+            ("a..b@example.com", false),
+            (".a@example.com", false),
+            ("x@example..com", false),
+            ("x@y@example.com", false),
+            ("x y@example.com", false),
+            ("张三@example.com", false),
+            ("x@例子.com", false),
+            ("X <x@example.com>", false),
+            ("x@example.com\r\nRCPT TO:<y@z>", false),
+        ] {
+            assert_eq!(mail_address(text).is_ok(), fine, "{text}");
+        }
+        assert_eq!(host("SMTP.Example.com").as_deref(), Ok("smtp.example.com"));
+        assert_eq!(host("::1").as_deref(), Ok("::1"));
+        assert!(host("a b").is_err() && host("").is_err() && host("[::1]").is_err());
+        assert!(is_loopback("::1") && is_loopback("localhost") && !is_loopback("a.localhost.com"));
     }
 
     #[test]

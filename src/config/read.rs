@@ -158,6 +158,16 @@ impl<'r, 'a> Section<'r, 'a> {
         self.reader.mistake(&format!("{}.{key}", self.path), what);
     }
 
+    /// Whether a mistake has been noted for `key` of this table or for its variable.
+    pub fn has_mistake(&self, key: &str, variable: &str) -> bool {
+        let ours = [
+            format!(": {}.{key}: ", self.path),
+            format!("environment: {variable}: "),
+        ];
+        let mut mistakes = self.reader.mistakes.iter();
+        mistakes.any(|line| ours.iter().any(|ours| line.contains(ours)))
+    }
+
     /// What the environment (made a TOML value by `typed`) or the file holds, parsed; `None` if
     /// neither has the key or the value is a mistake, which is then noted.
     pub fn parsed<T>(
