@@ -66,6 +66,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
     let mut warnings = Vec::new();
     let (server, data_dir) = server(reader, sources);
     let can_link = server.frontend_base_url.is_some();
+    let mail = mail::read(reader, can_link, &mut warnings);
     let config = Config {
         log: log(reader),
         memory: memory(reader),
@@ -73,8 +74,8 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         auth: auth(reader),
         upstream: upstream(reader, server.socket_buffer_bytes),
         providers: provider::read(reader, &mut warnings),
-        store: store(reader, data_dir),
-        mail: mail::read(reader, can_link, &mut warnings),
+        store: store(reader, data_dir, mail.queue_max),
+        mail,
         server,
         warnings: Vec::new(),
     };
@@ -306,10 +307,7 @@ fn upstream(reader: &mut Reader<'_>, socket_buffer_bytes: usize) -> Upstream {
     upstream
 }
 
-fn store(reader: &mut Reader<'_>, dir: PathBuf) -> Store {
-    let mut section = reader.section("mail");
-    let outbox_max = section.integer("queue_max", 1000, 1..=1_000_000);
-    section.finish();
+fn store(reader: &mut Reader<'_>, dir: PathBuf, outbox_max: usize) -> Store {
     let mut section = reader.section("store");
     let store = Store {
         dir,
