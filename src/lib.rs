@@ -23,6 +23,7 @@ pub mod app;
 pub mod saver;
 
 pub mod hasher;
+pub mod mail;
 pub mod store;
 pub mod upstream;
 

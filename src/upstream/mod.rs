@@ -24,7 +24,7 @@ mod failure;
 pub mod head;
 mod idle;
 mod request;
-mod tls;
+pub mod tls;
 
 pub use breaker::Ticket;
 pub use exchange::Exchange;

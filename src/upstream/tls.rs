@@ -19,6 +19,17 @@ const SESSIONS_MAX: usize = 16;
 /// # Errors
 /// One line that names the setting at fault.
 pub(super) fn config(settings: &Upstream) -> Result<Arc<ClientConfig>, String> {
+    let mut config = client(settings)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+    Ok(Arc::new(config))
+}
+
+/// What every TLS client of this process begins with: the same library, versions and roots.
+///
+/// # Errors
+/// One line that names the setting at fault.
+pub fn client(settings: &Upstream) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     match settings.roots {
         Roots::BuiltIn => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
@@ -34,14 +45,12 @@ pub(super) fn config(settings: &Upstream) -> Result<Arc<ClientConfig>, String> {
         add_file(&mut roots, file)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| format!("TLS: {error}"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 fn add_file(roots: &mut RootCertStore, file: &Path) -> Result<(), String> {
