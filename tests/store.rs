@@ -2,8 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "store/accounts.rs"]
+mod accounts;
 #[path = "store/durability.rs"]
 mod durability;
+#[path = "store/logins.rs"]
+mod logins;
+#[path = "store/migration.rs"]
+mod migration;
 #[path = "store/model.rs"]
 mod model;
 #[path = "store/support.rs"]

@@ -5,9 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use cloudchat::model::Identifier;
 use cloudchat::store::{Backend, Begun, Sessions, StoreError, Window};
 
 use super::ME;
+use super::accounts::registered;
 use super::support::{HOUR, Open, T0, found, key, settings, text, turn};
 
 #[tokio::test]
@@ -100,14 +102,19 @@ async fn kill_9_loses_nothing_that_was_answered() {
     for n in 1..=answered {
         let chat = found(&open.stores.sessions, key(n), ME).await;
         assert_eq!(text(&chat), format!("q{n} a:q{n}"));
+        let email = Identifier::parse(&format!("a@b.c{n}")).unwrap();
+        let user = open.stores.accounts.credential(&email).await.unwrap();
+        assert!(user.is_some_and(|user| user.hash.is_some()), "{n}");
     }
     open.stop();
 }
 
 async fn write_until_killed(folder: &str) {
     let backend = Backend::start(&settings(folder.as_ref()), |_, _| ()).unwrap();
-    let store = backend.connect().sessions;
+    let stores = backend.connect();
+    let store = stores.sessions;
     for n in 1.. {
+        registered(&stores.accounts, &format!("a@b.c{n}")).await;
         store
             .open_chat(T0, key(n), ME, [1; 16], HOUR, true)
             .await

@@ -41,6 +41,11 @@ impl Open {
         }
     }
 
+    /// A second process on the same folder, as far as the files can tell.
+    pub fn beside(other: &Open) -> Backend {
+        Backend::start(&settings(other.folder.path()), |_, _| ()).unwrap()
+    }
+
     pub fn stop(self) -> TempDir {
         self.backend.stop().unwrap();
         self.folder
