@@ -1,12 +1,15 @@
 //! Login sessions, reset tokens and reservations: what the rules can rely on.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use cloudchat::model::{Token, UserId};
 use cloudchat::store::{
-    NewSession, Owner, Reservation, Reserved, SESSIONS_PER_USER_MAX, Session, Window,
+    NewSession, Owner, Reservation, Reserved, SESSIONS_PER_USER_MAX, Session, Stores, TokenUse,
+    Window,
 };
 
+use super::accounts::{hash, registered};
 use super::support::{HOUR, Open, Random, T0, found, key};
 
 const ME: UserId = UserId(7);
@@ -118,6 +121,46 @@ async fn a_reset_token_is_the_users_last_and_expires() {
     assert_eq!(store.reset_token(T0 + day, &second).await, Ok(None));
     store.drop_reset_tokens(ME).await.unwrap();
     assert_eq!(store.reset_token(T0, &second).await, Ok(None));
+    open.stop();
+}
+
+#[tokio::test]
+async fn what_has_expired_is_swept_while_nobody_calls() {
+    let open = Open::fresh();
+    let Stores { sessions, accounts } = &open.stores;
+    let long_ago = 1_000_000_000_000;
+    let owner = registered(accounts, "a@b.c").await;
+    for n in 0..40 {
+        let (token, new) = login(UserId(n), long_ago);
+        sessions.create_session(new).await.unwrap();
+        let put = sessions.put_reset_token(long_ago, &token, UserId(n), HOUR);
+        put.await.unwrap();
+        let used = accounts.use_reset_token(long_ago, &token, owner, hash("$x", "y"), true);
+        assert_eq!(used.await, Ok(TokenUse::Done));
+    }
+    let (kept, new) = login(ME, T0);
+    sessions.create_session(new).await.unwrap();
+    let rows = |name: &str, sql: &str| -> i64 {
+        let file = rusqlite::Connection::open(open.folder.path().join(name)).unwrap();
+        file.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    let left = || {
+        [
+            rows("sessions.db", "SELECT count(*) FROM sessions"),
+            rows("sessions.db", "SELECT sessions FROM totals"),
+            rows("sessions.db", "SELECT count(*) FROM reset_tokens"),
+            rows("accounts.db", "SELECT count(*) FROM used_tokens"),
+        ]
+    };
+    tokio::time::timeout(Duration::from_secs(10), async {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while left() != [1, 1, 0, 0] {
+            look.tick().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(sessions.session(T0, &kept).await.unwrap().is_some());
     open.stop();
 }
 
