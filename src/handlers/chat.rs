@@ -11,14 +11,13 @@ use crate::chat::{forget, turn};
 use crate::clock;
 use crate::error::Error;
 use crate::http::cookie;
+use crate::http::fields::is_deep;
 use crate::http::reply::Reply;
 use crate::http::request::{BodyLimits, Request};
 use crate::store::Owner;
 
 /// Longest message in Unicode code points.
 const MESSAGE_CHARS_MAX: usize = 32_000;
-/// Deepest nesting of a request's JSON.
-const NESTING_MAX: usize = 128;
 /// Longest message in bytes, as it stands in the request.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -99,22 +98,6 @@ fn message(body: &[u8]) -> Result<Cow<'_, str>, Error> {
         return Err(Error::Invalid("Message too long"));
     }
     Ok(text)
-}
-
-/// Whether arrays and objects are nested deeper than anybody needs.
-fn is_deep(json: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    json.iter().any(|byte| {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth > NESTING_MAX
-    })
 }
 
 /// A JSON string that is borrowed where it holds no escapes.

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod body;
 pub mod cookie;
+pub mod fields;
 pub mod origin;
 pub mod reply;
 pub mod request;
