@@ -35,6 +35,10 @@ pub struct Shared {
     pub pools: Pools,
     /// Streams per client.
     pub clients: KeyedPool<Bucket>,
+    /// Passwords of a client that wait for the hasher.
+    pub waiting_clients: KeyedPool<Bucket>,
+    /// Passwords for a user, or from a known browser, that wait for the hasher: by a SHA-256.
+    pub waiting_subjects: KeyedPool<[u8; 32]>,
     /// Chats per client and minute while the session store is down.
     pub fallback_windows: crate::limits::Windows<Bucket>,
 }

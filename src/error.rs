@@ -16,6 +16,11 @@ pub enum Error {
     BodyBroken,
     /// Nobody is logged in where somebody must be.
     Unauthorized,
+    /// No such user, a wrong password, an inactive user, or too many of these before: the same for
+    /// all of them.
+    InvalidCredentials,
+    /// Somebody else has what was asked for; what it is.
+    Taken(&'static str),
     /// A browser sent this on behalf of another site.
     CrossSite,
     /// No such path.
@@ -50,7 +55,7 @@ impl Error {
         message: "Service unavailable",
         retry_after: 2,
     };
-    /// The memory budget has no room for this request now.
+    /// The memory budget, or the hasher's queue, has no room for this request now.
     pub const NO_ROOM: Self = Self::Unavailable {
         message: "Busy, try again",
         retry_after: 2,
@@ -64,12 +69,15 @@ impl Error {
     /// The text for the client.
     pub fn message(&self) -> &str {
         match self {
-            Self::Invalid(message) | Self::Unavailable { message, .. } => message,
+            Self::Invalid(message) | Self::Taken(message) | Self::Unavailable { message, .. } => {
+                message
+            }
             Self::UnsupportedType => "Content-Type must be application/json",
             Self::BodyTooLarge => "Request body too large",
             Self::BodyTimeout => "Request body took too long",
             Self::BodyBroken => "Request body incomplete",
             Self::Unauthorized => "Unauthorized",
+            Self::InvalidCredentials => "Invalid credentials",
             Self::CrossSite => "Cross-site request",
             Self::NotFound => "Not found",
             Self::MethodNotAllowed(_) => "Method not allowed",

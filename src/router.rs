@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::clock;
 use crate::error::Error;
-use crate::handlers::{chat, status};
+use crate::handlers::{account, chat, password, session, status};
 use crate::http::address::{self, Address};
 use crate::http::body::Body;
 use crate::http::origin;
@@ -30,36 +30,90 @@ enum Answer {
 fn answer(
     app: &Rc<App>,
     method: &str,
-    endpoint: Option<Endpoint>,
+    found: Option<Found<'_>>,
     record: &Record,
     request: impl FnOnce() -> Request,
 ) -> Answer {
-    match (method, endpoint) {
-        ("GET" | "HEAD", Some(TEST)) => Answer::Now(Ok(status::test(&record.id, record.started))),
-        ("GET" | "HEAD", Some(HEALTHZ)) => {
-            let app = Rc::clone(app);
-            Answer::Later(Box::pin(async move { Ok(status::healthz(&app).await) }))
-        }
-        ("POST", Some(CHAT)) => Answer::Later(Box::pin(chat::ask(Rc::clone(app), request()))),
-        ("POST", Some(RESET)) => Answer::Later(Box::pin(chat::reset(Rc::clone(app), request()))),
-        (_, None) => Answer::Now(Err(Error::NotFound)),
-        ("OPTIONS", Some(endpoint)) => Answer::Now(Ok(Reply::options(endpoint.allow))),
-        (_, Some(endpoint)) => Answer::Now(Err(Error::MethodNotAllowed(endpoint.allow))),
+    let Some(Found { endpoint, segment }) = found else {
+        return Answer::Now(Err(Error::NotFound));
+    };
+    let app = || Rc::clone(app);
+    match (method, endpoint.path) {
+        ("GET" | "HEAD", TEST) => Answer::Now(Ok(status::test(&record.id, record.started))),
+        ("GET" | "HEAD", OPENAPI) => Answer::Now(Ok(status::openapi())),
+        ("GET" | "HEAD", HEALTHZ) => later(status::healthz(app())),
+        ("POST", CHAT) => later(chat::ask(app(), request())),
+        ("POST", RESET) => later(chat::reset(app(), request())),
+        ("POST", REGISTER) => later(account::register(app(), request())),
+        ("POST", LOGIN) => later(session::login(app(), request())),
+        ("POST", LOGOUT) => later(session::logout(app(), request())),
+        ("GET" | "HEAD", ME) => later(account::me(app(), request())),
+        ("PATCH", ME) => later(account::update(app(), request())),
+        ("DELETE", ME) => later(account::delete(app(), request())),
+        ("GET" | "HEAD", EXPORT) => later(account::export(app(), request())),
+        ("POST", FORGOT) => later(password::forgot(app(), request())),
+        ("POST", PASSWORD_RESET) => later(password::reset(app(), request())),
+        ("POST", CHANGE) => later(password::change(app(), request())),
+        ("GET" | "HEAD", SESSIONS) => later(session::list(app(), request())),
+        ("DELETE", SESSION) => later(session::end(app(), request(), segment.to_owned())),
+        ("POST", REVOKE_OTHERS) => later(session::revoke_others(app(), request())),
+        ("OPTIONS", _) => Answer::Now(Ok(Reply::options(endpoint.allow))),
+        _ => Answer::Now(Err(Error::MethodNotAllowed(endpoint.allow))),
     }
 }
 
-/// A path of the API, which is also its name in the log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Endpoint {
-    path: &'static str,
-    /// The methods it takes.
-    allow: &'static str,
+fn later(answer: impl Future<Output = Result<Reply, Error>> + 'static) -> Answer {
+    Answer::Later(Box::pin(answer))
 }
 
-const TEST: Endpoint = get("/test");
-const HEALTHZ: Endpoint = get("/auth/healthz");
-const CHAT: Endpoint = post("/deepseek_chat");
-const RESET: Endpoint = post("/reset_chat");
+/// A path of the API, which is also its name in the log. A last segment in braces stands for any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// As above, below the prefix.
+    pub path: &'static str,
+    /// The methods it takes, as `Allow` lists them.
+    pub allow: &'static str,
+}
+
+const TEST: &str = "/test";
+const OPENAPI: &str = "/openapi.yaml";
+const HEALTHZ: &str = "/auth/healthz";
+const CHAT: &str = "/deepseek_chat";
+const RESET: &str = "/reset_chat";
+const REGISTER: &str = "/auth/register";
+const LOGIN: &str = "/auth/login";
+const LOGOUT: &str = "/auth/logout";
+const ME: &str = "/auth/me";
+const EXPORT: &str = "/auth/me/export";
+const FORGOT: &str = "/auth/password/forgot";
+const PASSWORD_RESET: &str = "/auth/password/reset";
+const CHANGE: &str = "/auth/password/change";
+const SESSIONS: &str = "/auth/sessions";
+const REVOKE_OTHERS: &str = "/auth/sessions/revoke_others";
+const SESSION: &str = "/auth/sessions/{id}";
+
+/// Every path; of two that match the first counts.
+pub const ENDPOINTS: [Endpoint; 16] = [
+    get(TEST),
+    post(CHAT),
+    post(RESET),
+    Endpoint {
+        path: ME,
+        allow: "GET, HEAD, PATCH, DELETE, OPTIONS",
+    },
+    post(LOGIN),
+    post(LOGOUT),
+    post(REGISTER),
+    post(FORGOT),
+    post(PASSWORD_RESET),
+    post(CHANGE),
+    get(SESSIONS),
+    post(REVOKE_OTHERS),
+    delete(SESSION),
+    get(EXPORT),
+    get(HEALTHZ),
+    get(OPENAPI),
+];
 
 const fn get(path: &'static str) -> Endpoint {
     let allow = "GET, HEAD, OPTIONS";
@@ -71,15 +125,31 @@ const fn post(path: &'static str) -> Endpoint {
     Endpoint { path, allow }
 }
 
-impl Endpoint {
+const fn delete(path: &'static str) -> Endpoint {
+    let allow = "DELETE, OPTIONS";
+    Endpoint { path, allow }
+}
+
+/// The endpoint of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found<'a> {
+    endpoint: Endpoint,
+    /// What stands for the segment in braces; else empty.
+    segment: &'a str,
+}
+
+impl<'a> Found<'a> {
     /// The endpoint of a path as it was sent, if there is one under the prefix.
-    fn find(path: &str, prefix: &str) -> Option<Self> {
-        Some(match path.strip_prefix(prefix)? {
-            "/test" => TEST,
-            "/auth/healthz" => HEALTHZ,
-            "/deepseek_chat" => CHAT,
-            "/reset_chat" => RESET,
-            _ => return None,
+    fn find(path: &'a str, prefix: &str) -> Option<Self> {
+        let path = path.strip_prefix(prefix)?;
+        ENDPOINTS.into_iter().find_map(|endpoint| {
+            let segment = match endpoint.path.split_once('{') {
+                None => (path == endpoint.path).then_some(""),
+                Some((start, _)) => path
+                    .strip_prefix(start)
+                    .filter(|segment| !segment.is_empty() && !segment.contains('/')),
+            };
+            segment.map(|segment| Self { endpoint, segment })
         })
     }
 }
@@ -108,7 +178,8 @@ pub fn serve(
     let config = &app.shared.config;
     let (head, body) = request.into_parts();
     let path = head.uri.path();
-    let endpoint = Endpoint::find(path, &config.server.prefix);
+    let found = Found::find(path, &config.server.prefix);
+    let endpoint = found.map(|found| found.endpoint);
     let style = style(endpoint, path, &config.server.prefix);
     let id = RequestId::of(&head.headers);
     let log_client = config.log.client_address;
@@ -126,7 +197,7 @@ pub fn serve(
         Answer::Now(Err(Error::CrossSite))
     } else {
         let id = &record.id;
-        answer(app, head.method.as_str(), endpoint, &record, || Request {
+        answer(app, head.method.as_str(), found, &record, || Request {
             headers: head.headers,
             peer,
             id: id.clone(),
@@ -197,5 +268,33 @@ fn known_method(method: &Method) -> &'static str {
         "PATCH" => "PATCH",
         "DELETE" => "DELETE",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_compared_as_they_are() {
+        for (path, expect) in [
+            ("/x/test", Some((TEST, ""))),
+            ("/x/auth/sessions", Some((SESSIONS, ""))),
+            ("/x/auth/sessions/ab%20", Some((SESSION, "ab%20"))),
+            ("/x/auth/sessions/revoke_others", Some((REVOKE_OTHERS, ""))),
+            ("/x/auth/sessions/", None),
+            ("/x/auth/sessions/a/", None),
+            ("/x/auth/sessions/a/b", None),
+            ("/x/auth/me/", None),
+            ("/x/auth/me/export", Some((EXPORT, ""))),
+            ("/x", None),
+            ("/test", None),
+            ("/x/Test", None),
+            ("/x/%74est", None),
+        ] {
+            let found = Found::find(path, "/x");
+            let found = found.map(|found| (found.endpoint.path, found.segment));
+            assert_eq!(found, expect, "{path}");
+        }
     }
 }

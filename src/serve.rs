@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::accounts::quota::{WAITING_PER_CLIENT_MAX, WAITING_PER_SUBJECT_MAX};
 use crate::app::{Phase, Shared};
 use crate::budget::Budget;
 use crate::config::{Config, Listen};
@@ -102,6 +103,8 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
     let shared = Arc::new(Shared {
         pools: budget.pools(),
         clients: KeyedPool::new(config.chat.streams_per_client_max),
+        waiting_clients: KeyedPool::new(WAITING_PER_CLIENT_MAX),
+        waiting_subjects: KeyedPool::new(WAITING_PER_SUBJECT_MAX),
         fallback_windows: Windows::new(FALLBACK_CLIENTS_MAX),
         config,
     });

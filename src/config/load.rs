@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::read::{Reader, quoted};
 use super::{
-    Auth, Chat, Config, Listen, Log, LogFormat, Roots, Server, Sources, Store, Upstream, mail,
-    parse, provider,
+    Auth, Chat, Config, DEVICE_COOKIE, Listen, Log, LogFormat, Roots, Server, Sources, Store,
+    Upstream, mail, parse, provider,
 };
 use crate::log;
 
@@ -22,22 +22,16 @@ const GIB: u64 = 1 << 30;
 const SYSTEM_PROMPT: &str = "请你扮演张人大，英文名 Renda Zhang";
 /// Longest system prompt: it goes out with every request.
 const SYSTEM_PROMPT_BYTES_MAX: usize = 64 << 10;
-/// The cookie that says "this browser has logged in before"; its name is not configurable.
-const DEVICE_COOKIE: &str = "cc_dev";
 
 /// Variables of the service that CloudChat replaces, for parts that this version does not have.
 /// They are accepted, so that an existing `cloudchat.env` works, and named in a warning.
-const UNUSED_VARIABLES: [&str; 11] = [
+const UNUSED_VARIABLES: [&str; 7] = [
     "DATABASE_URL",
     "REDIS_HOST",
     "REDIS_PORT",
     "REDIS_DB",
     "REDIS_PASSWORD",
     "REDIS_TIMEOUT",
-    "SESSION_TTL_SECONDS",
-    "PWRESET_TOKEN_TTL",
-    "PWRESET_REVOKE_SESSIONS",
-    "DEBUG_RETURN_RESET_TOKEN",
     "ENABLE_SCHEDULER",
 ];
 
@@ -71,7 +65,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         log: log(reader),
         memory: memory(reader),
         chat: chat(reader, &mut warnings),
-        auth: auth(reader),
+        auth: auth(reader, &mut warnings),
         upstream: upstream(reader, server.socket_buffer_bytes),
         providers: provider::read(reader, &mut warnings),
         store: store(reader, data_dir, mail.queue_max),
@@ -269,15 +263,38 @@ fn chat(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Chat {
     chat
 }
 
-fn auth(reader: &mut Reader<'_>) -> Auth {
+fn auth(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Auth {
     let mut section = reader.section("auth");
     let auth = Auth {
+        session_ttl: section.seconds(
+            ("session_ttl_seconds", "SESSION_TTL_SECONDS"),
+            7.0 * DAY,
+            1.0..=365.0 * DAY,
+        ),
+        reset_token_ttl: section.seconds(
+            ("reset_token_ttl_seconds", "PWRESET_TOKEN_TTL"),
+            900.0,
+            1.0..=DAY,
+        ),
+        reset_revokes_sessions: section
+            .bool(("reset_revokes_sessions", "PWRESET_REVOKE_SESSIONS"), true),
+        debug_return_reset_token: section.bool(
+            ("debug_return_reset_token", "DEBUG_RETURN_RESET_TOKEN"),
+            false,
+        ),
         // What new hashes take is the least.
         hash_memory_max: section.memory("hash_memory_max", "19M", 19 * MIB..=4 * GIB),
         hash_queue_max: section.integer("hash_queue_max", 32, 1..=1024),
         hash_timeout: section.seconds("hash_seconds_max", 5.0, 0.05..=60.0),
     };
     section.finish();
+    if auth.debug_return_reset_token {
+        warnings.push(
+            "auth.debug_return_reset_token: anybody can replace anybody's password; never use it \
+             outside tests"
+                .into(),
+        );
+    }
     auth
 }
 

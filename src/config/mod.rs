@@ -19,6 +19,9 @@ mod parse;
 mod provider;
 mod read;
 
+/// The cookie that says "this browser has logged in before"; its name is not configurable.
+pub const DEVICE_COOKIE: &str = "cc_dev";
+
 /// Every key with its default and a line of why.
 pub const EXAMPLE: &str = include_str!("../../config.toml.example");
 
@@ -33,7 +36,7 @@ pub struct Config {
     pub memory: usize,
     /// What clients of a chat get.
     pub chat: Chat,
-    /// Passwords.
+    /// Logins and passwords.
     pub auth: Auth,
     /// How providers are spoken to.
     pub upstream: Upstream,
@@ -194,15 +197,35 @@ impl Chat {
     }
 }
 
-/// Passwords.
+/// Logins and passwords.
 #[derive(Debug, Clone)]
 pub struct Auth {
+    /// Life of a login, 1 s to a year.
+    pub session_ttl: Duration,
+    /// Life of a mailed link, 1 s to a day.
+    pub reset_token_ttl: Duration,
+    /// Whether a replaced password ends all sessions of its user.
+    pub reset_revokes_sessions: bool,
+    /// Whether the answer to "forgot" holds the token: for tests only.
+    pub debug_return_reset_token: bool,
     /// Memory that one hash may take, 19M to 4G; a stored one that needs more matches nothing.
     pub hash_memory_max: usize,
     /// Passwords waiting for the hasher or under work, 1 to 1,024.
     pub hash_queue_max: usize,
     /// How long one may wait for its answer, 0.05 to 60 s.
     pub hash_timeout: Duration,
+}
+
+impl Auth {
+    /// The life of a login in milliseconds, as stores count it.
+    pub fn session_ttl_ms(&self) -> i64 {
+        i64::try_from(self.session_ttl.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// The life of a mailed link in milliseconds.
+    pub fn reset_token_ttl_ms(&self) -> i64 {
+        i64::try_from(self.reset_token_ttl.as_millis()).unwrap_or(i64::MAX)
+    }
 }
 
 /// Which certificate authorities vouch for providers.

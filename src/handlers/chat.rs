@@ -6,10 +6,13 @@ use std::rc::Rc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::login;
+use crate::accounts::session;
 use crate::app::App;
 use crate::chat::{forget, turn};
 use crate::clock;
 use crate::error::Error;
+use crate::http::address::Bucket;
 use crate::http::cookie;
 use crate::http::fields::is_deep;
 use crate::http::reply::Reply;
@@ -37,14 +40,21 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     }
     let message = message(&body.bytes)?.into_owned();
     drop(body);
-    if config.chat.require_login {
-        // Accounts are still to come, so nobody is logged in.
-        return Err(Error::Unauthorized);
-    }
+    let owner = match session::owner(&app, login(&app, &request).as_ref()).await {
+        Ok(Owner::Anonymous) if config.chat.require_login => return Err(Error::Unauthorized),
+        Ok(owner) => owner,
+        // Without its memory a chat needs no user, unless it may be a user's only.
+        Err(_) if config.chat.without_history && !config.chat.require_login => Owner::Anonymous,
+        Err(error) => return Err(error.into()),
+    };
+    let bucket = match owner {
+        Owner::User(id) => Bucket::of_user(id),
+        Owner::Anonymous => request.client(&config.server).bucket(),
+    };
     let ask = turn::Ask {
         message: &message,
-        owner: Owner::Anonymous,
-        bucket: request.client(&config.server).bucket(),
+        owner,
+        bucket,
         cookie: cookie::token(&request.headers, &config.server.app_cookie),
         id: request.id,
         wire: request.wire,
@@ -67,7 +77,10 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
 pub async fn reset(app: Rc<App>, request: Request) -> Result<Reply, Error> {
     let name = &app.shared.config.server.app_cookie;
     let cookie = cookie::token(&request.headers, name);
-    forget::forget(&app, Owner::Anonymous, cookie).await?;
+    if cookie.is_some() {
+        let owner = session::owner(&app, login(&app, &request).as_ref()).await?;
+        forget::forget(&app, owner, cookie).await?;
+    }
     Ok(Reply::fixed(
         r#"{"status":"Reset chat history successfully"}"#,
     ))

@@ -1,5 +1,6 @@
-//! `/test` and `/auth/healthz`.
+//! `/test`, `/auth/healthz` and `/openapi.yaml`.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -7,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use crate::app::App;
 use crate::clock;
 use crate::entropy;
+use crate::error::Error;
 use crate::http::reply::Reply;
 use crate::http::request::RequestId;
 
@@ -34,13 +36,18 @@ pub fn test(request_id: &RequestId, started: Instant) -> Reply {
 }
 
 /// Whether the stores answer.
-pub async fn healthz(app: &App) -> Reply {
+pub async fn healthz(app: Rc<App>) -> Result<Reply, Error> {
     let (sessions, accounts) = tokio::join!(
         timeout(HEALTH_TIMEOUT, app.stores.sessions.ping()),
         timeout(HEALTH_TIMEOUT, app.stores.accounts.ping()),
     );
-    Reply::health(
+    Ok(Reply::health(
         matches!(sessions, Ok(Ok(()))),
         matches!(accounts, Ok(Ok(()))),
-    )
+    ))
+}
+
+/// The API's own description.
+pub fn openapi() -> Reply {
+    Reply::yaml(include_str!("../../openapi.yaml"))
 }

@@ -67,11 +67,19 @@ impl fmt::Display for Address {
     }
 }
 
-/// A client for the purpose of limits: an IPv4 address, an IPv6 /64, or everybody at the Unix socket.
+/// A client for the purpose of limits: an IPv4 address, an IPv6 /64, everybody at the Unix socket, or
+/// a user, wherever they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bucket([u8; 9]);
 
 impl Bucket {
+    /// The bucket of a user who is logged in.
+    pub fn of_user(id: i64) -> Self {
+        let mut bytes = [1; 9];
+        bytes[1..].copy_from_slice(&id.to_be_bytes());
+        Self(bytes)
+    }
+
     /// As a key of fixed length.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -206,5 +214,7 @@ mod tests {
         assert_ne!(bucket("1.2.3.4"), bucket("1.2.3.5"));
         assert_eq!(bucket("1.2.3.4"), bucket("::ffff:1.2.3.4"));
         assert_ne!(Address::Unix.bucket(), bucket("0.0.0.0"));
+        assert_ne!(Bucket::of_user(0), Address::Unix.bucket());
+        assert_ne!(Bucket::of_user(1), Bucket::of_user(256));
     }
 }

@@ -36,7 +36,13 @@ pub fn set(name: &str, value: &str, max_age_seconds: u64, secure: bool) -> Heade
     let text = format!(
         "{name}={value}; Max-Age={max_age_seconds}; Path=/; HttpOnly; SameSite=Lax{secure}"
     );
-    HeaderValue::from_str(&text).expect("names are checked tokens and values are base64url")
+    HeaderValue::from_str(&text)
+        .expect("names are checked tokens and values are base64url with dots")
+}
+
+/// A `Set-Cookie` value that removes a cookie: the same attributes, and no time to live.
+pub fn clear(name: &str, secure: bool) -> HeaderValue {
+    set(name, "", 0, secure)
 }
 
 #[cfg(test)]
@@ -86,5 +92,7 @@ mod tests {
             set("n", "v", 3600, false),
             expect.strip_suffix("; Secure").unwrap()
         );
+        let cleared = "n=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax; Secure";
+        assert_eq!(clear("n", true), cleared);
     }
 }

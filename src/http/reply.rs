@@ -15,6 +15,8 @@ use crate::http::request::Record;
 use crate::http::wire::Busy;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// RFC 9512.
+const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// The header that names a request, ours and our proxy's.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,6 +56,23 @@ impl Reply {
     /// 200 with a JSON text.
     pub fn ok(json: impl Into<Vec<u8>>) -> Self {
         Self::json(StatusCode::OK, Chunk::owned(json.into()))
+    }
+
+    /// 201: what was asked for has been made.
+    pub fn created() -> Self {
+        Self::json(StatusCode::CREATED, Chunk::fixed(br#"{"ok":true}"#))
+    }
+
+    /// 200, and how many sessions have ended.
+    pub fn revoked(sessions: u32) -> Self {
+        Self::ok(format!(r#"{{"ok":true,"revoked_sessions":{sessions}}}"#))
+    }
+
+    /// 200 with a YAML text that is part of the program.
+    pub fn yaml(text: &'static str) -> Self {
+        let mut reply = Self::new(StatusCode::OK, Body::whole(Chunk::fixed(text.as_bytes())));
+        reply.0.headers_mut().insert(CONTENT_TYPE, YAML);
+        reply
     }
 
     /// The health of the two stores: 200 if both answer, else 503.
@@ -149,7 +168,8 @@ fn status(error: &Error) -> StatusCode {
         Error::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Error::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-        Error::Unauthorized => StatusCode::UNAUTHORIZED,
+        Error::Unauthorized | Error::InvalidCredentials => StatusCode::UNAUTHORIZED,
+        Error::Taken(_) => StatusCode::CONFLICT,
         Error::CrossSite => StatusCode::FORBIDDEN,
         Error::NotFound => StatusCode::NOT_FOUND,
         Error::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,

@@ -1,0 +1,63 @@
+//! Logging in: the password is checked, a session begins, and nothing has changed meanwhile.
+
+use super::verify::{Verified, verify};
+use super::{Browser, device, quota, session};
+use crate::app::App;
+use crate::error::Error;
+use crate::model::{Credential, Identifier, PasswordHash, Token};
+
+/// What a browser gets that has logged in: the values of its two cookies.
+#[derive(Debug)]
+pub struct LoggedIn {
+    /// The session.
+    pub session: Token,
+    /// The proof that it has logged in before; none where it could not be made.
+    pub device: String,
+}
+
+/// Begins a session for whoever this identifier belongs to. The session that the browser had before
+/// ends.
+///
+/// # Errors
+/// [`Error::InvalidCredentials`], the same for every reason; [`Error::TooMany`] after too many
+/// successes; busy; a store is down.
+pub async fn login(
+    app: &App,
+    browser: &Browser<'_>,
+    identifier: &str,
+    password: &str,
+) -> Result<LoggedIn, Error> {
+    let identifier = Identifier::parse(identifier).ok_or(Error::InvalidCredentials)?;
+    // Taken before the credential is read: a change that comes later has a later time, and a
+    // session that is written after it is dead.
+    let now_ms = app.clock.wall_ms();
+    let credential = app.stores.accounts.credential(&identifier).await?;
+    let verified = verify(app, browser, &identifier, credential, password).await?;
+    quota::count_success(app, &identifier).await?;
+    let Verified { credential, hash } = verified;
+    let start_ms = credential.session_start_ms(now_ms);
+    let token = session::begin(app, browser, credential.user, start_ms).await?;
+    if let Err(error) = is_unchanged(app, &credential, &hash).await {
+        app.stores.sessions.end_session(&token).await?;
+        return Err(error);
+    }
+    Ok(LoggedIn {
+        session: token,
+        device: device::issue(app.stores.accounts.device_key(), &credential),
+    })
+}
+
+/// Reads the credential again: chats do not ask the account store, so a session that was written
+/// after a disable, a reset or a change must not stay.
+async fn is_unchanged(app: &App, before: &Credential, hash: &PasswordHash) -> Result<(), Error> {
+    let now = app.stores.accounts.credential_of(before.user).await?;
+    let unchanged = now.is_some_and(|now| {
+        now.is_active
+            && now.hash.as_ref() == Some(hash)
+            && now.sessions_not_before_ms == before.sessions_not_before_ms
+    });
+    match unchanged {
+        true => Ok(()),
+        false => Err(Error::InvalidCredentials),
+    }
+}

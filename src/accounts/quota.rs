@@ -1,0 +1,152 @@
+//! How often what may be tried: the windows of each kind of request, and the way of a password
+//! that is about to be checked.
+
+use ring::digest;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::http::address::Bucket;
+use crate::limits::KeyedPermit;
+use crate::model::{Email, Identifier, UserId};
+use crate::store::{Reservation, Reserved, Window};
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+/// Failures per address, and per identifier or known browser.
+const FAILURES_MAX: u32 = 10;
+/// The window that they are counted in.
+const FAILURES_MS: i64 = 10 * MINUTE_MS;
+/// Successful logins per identifier in the same time.
+const SUCCESSES_MAX: u32 = 30;
+
+/// Logins of one address that may wait for the hasher.
+pub const WAITING_PER_CLIENT_MAX: usize = 4;
+/// The same for one identifier, or for one known browser.
+pub const WAITING_PER_SUBJECT_MAX: usize = 1;
+
+/// Registrations: by address, and by email.
+pub fn registrations(bucket: Bucket, email: &Email) -> [Window; 2] {
+    [
+        window(b"register-a:", bucket.as_bytes(), 10, HOUR_MS),
+        window(b"register-e:", email.as_str().as_bytes(), 3, HOUR_MS),
+    ]
+}
+
+/// Requests for a mail with a link: by address, and by identifier.
+pub fn resets(bucket: Bucket, identifier: &Identifier) -> [Window; 2] {
+    [
+        window(b"forgot-a:", bucket.as_bytes(), 20, HOUR_MS),
+        window(b"forgot-i:", identifier.key_bytes(), 5, HOUR_MS),
+    ]
+}
+
+/// Changes of a profile.
+pub fn changes(user: UserId) -> [Window; 1] {
+    [window(b"profile:", &user.0.to_be_bytes(), 10, HOUR_MS)]
+}
+
+fn successes(identifier: &Identifier) -> [Window; 1] {
+    let key = identifier.key_bytes();
+    [window(b"login:", key, SUCCESSES_MAX, FAILURES_MS)]
+}
+
+/// A window's key has a bound whatever it is made from: see [`Window::new`].
+fn window(kind: &[u8], key: &[u8], limit: u32, length_ms: i64) -> Window {
+    Window::new(&[kind, key].concat(), limit, length_ms)
+}
+
+/// Counts a hit in each window.
+///
+/// # Errors
+/// [`Error::TooMany`] if one of them is full, and then none is counted; the store is down.
+pub async fn count(app: &App, windows: &[Window]) -> Result<(), Error> {
+    let now_ms = app.clock.wall_ms();
+    match app.stores.sessions.reserve(now_ms, windows).await? {
+        Reserved::Done(_) => Ok(()),
+        Reserved::Over { retry_after_s, .. } => Err(Error::TooMany(retry_after_s)),
+    }
+}
+
+/// Counts a successful login.
+///
+/// # Errors
+/// As [`count`].
+pub async fn count_success(app: &App, identifier: &Identifier) -> Result<(), Error> {
+    count(app, &successes(identifier)).await
+}
+
+/// What failures are counted against besides the address.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'a> {
+    /// A browser that this user has logged in with before: the nonce of its cookie.
+    Device(&'a str),
+    /// Whatever was typed.
+    Identifier(&'a Identifier),
+}
+
+impl Subject<'_> {
+    fn window(self) -> Window {
+        let (kind, key) = match self {
+            Self::Device(nonce) => (&b"failed-d:"[..], nonce.as_bytes()),
+            Self::Identifier(identifier) => (&b"failed-i:"[..], identifier.key_bytes()),
+        };
+        window(kind, key, FAILURES_MAX, FAILURES_MS)
+    }
+
+    /// What its place at the hasher is counted by.
+    fn key(self) -> [u8; 32] {
+        let (kind, key) = match self {
+            Self::Device(nonce) => (&b"d"[..], nonce.as_bytes()),
+            Self::Identifier(identifier) => (&b"i"[..], identifier.key_bytes()),
+        };
+        let digest = digest::digest(&digest::SHA256, &[kind, key].concat());
+        let digest = digest.as_ref().try_into();
+        digest.expect("a SHA-256 digest has 32 bytes")
+    }
+}
+
+/// A password on its way to the hasher. It counts as a failure from the start, so that guesses
+/// that run at the same time cannot slip through, until it is given back.
+#[derive(Debug)]
+pub struct Guess {
+    reservation: Reservation,
+    _places: (KeyedPermit<Bucket>, KeyedPermit<[u8; 32]>),
+}
+
+impl Guess {
+    /// Counts a guess of this client.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCredentials`] at once for whoever has failed too often; busy if too many
+    /// passwords of this client or subject wait already; the store is down.
+    pub async fn begin(app: &App, bucket: Bucket, subject: Subject<'_>) -> Result<Self, Error> {
+        let failed = window(b"failed-a:", bucket.as_bytes(), FAILURES_MAX, FAILURES_MS);
+        let windows = [failed, subject.window()];
+        let now_ms = app.clock.wall_ms();
+        let reservation = match app.stores.sessions.reserve(now_ms, &windows).await? {
+            Reserved::Done(reservation) => reservation,
+            Reserved::Over { .. } => return Err(Error::InvalidCredentials),
+        };
+        let shared = &app.shared;
+        let places = shared.waiting_clients.take(bucket);
+        let places = places.zip(shared.waiting_subjects.take(subject.key()));
+        match places {
+            Some(places) => Ok(Self {
+                reservation,
+                _places: places,
+            }),
+            None => {
+                app.stores.sessions.release(reservation).await?;
+                Err(Error::NO_ROOM)
+            }
+        }
+    }
+
+    /// It was no failure: the password is right, or was never looked at.
+    ///
+    /// # Errors
+    /// The store is down.
+    pub async fn give_back(self, app: &App) -> Result<(), Error> {
+        Ok(app.stores.sessions.release(self.reservation).await?)
+    }
+}

@@ -1,0 +1,148 @@
+//! Another password: by way of a mailed link, or by whoever knows the old one.
+
+use super::register::new_password;
+use super::verify::{Verified, verify};
+use super::{Browser, device, quota, session};
+use crate::app::App;
+use crate::error::Error;
+use crate::hasher::Password;
+use crate::http::fields::Field;
+use crate::log;
+use crate::model::{Identifier, PasswordHash, Token, UserId};
+use crate::store::TokenUse;
+
+/// Has a link mailed to whoever this identifier belongs to. Nobody is told whether there is such a
+/// user: one row is written either way. With `auth.debug_return_reset_token` no mail goes out, and
+/// the token is given back.
+///
+/// # Errors
+/// A store is down.
+pub async fn forgot(
+    app: &App,
+    browser: &Browser<'_>,
+    identifier: &str,
+) -> Result<Option<Token>, Error> {
+    let Some(identifier) = Identifier::parse(identifier) else {
+        return Ok(None);
+    };
+    match quota::count(app, &quota::resets(browser.bucket, &identifier)).await {
+        Err(Error::TooMany(_)) => return Ok(None),
+        counted => counted?,
+    }
+    let accounts = &app.stores.accounts;
+    let now_ms = app.clock.wall_ms();
+    let auth = &app.shared.config.auth;
+    if !auth.debug_return_reset_token {
+        // A full outbox has been reported where it happened; the answer stays the same.
+        accounts.post_reset_request(now_ms, &identifier).await?;
+        return Ok(None);
+    }
+    let user = accounts.credential(&identifier).await?;
+    let Some(user) = user.filter(|user| user.is_active) else {
+        return Ok(None);
+    };
+    let token = Token::new();
+    let sessions = &app.stores.sessions;
+    let ttl_ms = auth.reset_token_ttl_ms();
+    sessions
+        .put_reset_token(now_ms, &token, user.user, ttl_ms)
+        .await?;
+    Ok(Some(token))
+}
+
+/// Replaces the password of whoever was sent this token; how many sessions ended. A token is good
+/// for one replacement, however many requests bring it at once, and stays good as long as none was
+/// committed.
+///
+/// # Errors
+/// The token or the password will not do; busy; a store is down.
+pub async fn reset(app: &App, token: &Field<'_>, password: &Field<'_>) -> Result<u32, Error> {
+    const INVALID: Error = Error::Invalid("Token invalid or expired");
+    let given = match (token.is_none(), token, new_password(password)) {
+        (false, token, Some(password)) => Some((token, password)),
+        _ => None,
+    };
+    let (token, password) = given.ok_or(Error::Invalid("Invalid token or weak password"))?;
+    let token = token.text().and_then(Token::parse).ok_or(INVALID)?;
+    let (sessions, accounts) = (&app.stores.sessions, &app.stores.accounts);
+    let user = sessions.reset_token(app.clock.wall_ms(), &token).await?;
+    let user = user.ok_or(INVALID)?;
+    let found = accounts.user(user).await?;
+    if !found.is_some_and(|user| user.is_active) {
+        return Err(INVALID);
+    }
+    let hash = hash(app, password).await?;
+    let ends_sessions = app.shared.config.auth.reset_revokes_sessions;
+    let now_ms = app.clock.wall_ms();
+    let used = accounts.use_reset_token(now_ms, &token, user, hash, ends_sessions);
+    match used.await? {
+        TokenUse::Done => {}
+        TokenUse::Used | TokenUse::NoUser => return Err(INVALID),
+    }
+    Ok(clean_up(app, user, ends_sessions).await)
+}
+
+/// What goes after a password was replaced: the mailed tokens and the sessions. The account says
+/// already that they are dead, so what a store keeps for lack of an answer is of no use to anybody.
+async fn clean_up(app: &App, user: UserId, ends_sessions: bool) -> u32 {
+    let sessions = &app.stores.sessions;
+    let dropped = sessions.drop_reset_tokens(user).await;
+    let ended = match ends_sessions {
+        true => sessions.end_sessions_of(user, None).await,
+        false => Ok(0),
+    };
+    if dropped.and(ended.map(drop)).is_err() {
+        log::warn("sessions left behind", &[]);
+    }
+    ended.unwrap_or_default()
+}
+
+async fn hash(app: &App, password: &str) -> Result<PasswordHash, Error> {
+    let hash = app.hasher.hash(Password::new(password.to_owned())).await;
+    hash.map(PasswordHash::new).map_err(|_| Error::NO_ROOM)
+}
+
+/// What a browser gets that has changed its password.
+#[derive(Debug)]
+pub struct Changed {
+    /// Its new session.
+    pub session: Token,
+    /// Its new `cc_dev`, as the old one is void.
+    pub device: String,
+    /// Sessions of other browsers that have ended.
+    pub ended: u32,
+}
+
+/// Replaces the password of whoever is logged in and knows the old one. A wrong one counts like a
+/// failed login.
+///
+/// # Errors
+/// Nobody is logged in; the new password is weak; [`Error::InvalidCredentials`] if the old one is
+/// wrong; busy; a store is down.
+pub async fn change(
+    app: &App,
+    browser: &Browser<'_>,
+    old: &Field<'_>,
+    new: &Field<'_>,
+) -> Result<Changed, Error> {
+    let current = session::current(app, browser.session.as_ref()).await?;
+    let user = current.user.id;
+    let new = new_password(new).ok_or(Error::Invalid("Weak password"))?;
+    let old = old.text().ok_or(Error::InvalidCredentials)?;
+    let accounts = &app.stores.accounts;
+    let credential = accounts.credential_of(user).await?;
+    let identifier = Identifier::from(&current.user.email);
+    let Verified { hash: stored, .. } = verify(app, browser, &identifier, credential, old).await?;
+    let new = hash(app, new).await?;
+    let now_ms = app.clock.wall_ms();
+    let changed = accounts.change_password(now_ms, user, &stored, new).await?;
+    // Somebody was faster.
+    let credential = changed.ok_or(Error::InvalidCredentials)?;
+    let ended = clean_up(app, user, true).await;
+    let start_ms = credential.session_start_ms(now_ms);
+    Ok(Changed {
+        session: session::begin(app, browser, user, start_ms).await?,
+        device: device::issue(accounts.device_key(), &credential),
+        ended: ended.saturating_sub(1),
+    })
+}

@@ -1,0 +1,128 @@
+//! Sessions: who is asking, and how a session begins and ends.
+
+use super::Browser;
+use crate::app::App;
+use crate::error::Error;
+use crate::model::{Token, User, UserId};
+use crate::store::{ChatKey, NewSession, Owner, SessionInfo, StoreError};
+
+/// Somebody who is logged in.
+#[derive(Debug)]
+pub struct Current {
+    /// The session's cookie.
+    pub token: Token,
+    /// Who it is.
+    pub user: User,
+}
+
+/// Who is logged in with this cookie. A session that its account does not admit any more (the user
+/// is gone or inactive, or the password has changed since) ends here.
+///
+/// # Errors
+/// [`Error::Unauthorized`]; a store is down, which says nothing about who is asking.
+pub async fn current(app: &App, cookie: Option<&Token>) -> Result<Current, Error> {
+    let token = cookie.ok_or(Error::Unauthorized)?;
+    let sessions = &app.stores.sessions;
+    let session = sessions.session(app.clock.wall_ms(), token).await?;
+    let session = session.ok_or(Error::Unauthorized)?;
+    let user = app.stores.accounts.user(session.user).await?;
+    let Some(user) = user.filter(|user| user.admits(session.created_ms)) else {
+        sessions.end_session(token).await?;
+        return Err(Error::Unauthorized);
+    };
+    let token = token.clone();
+    Ok(Current { token, user })
+}
+
+/// Whose chat it is that this browser has: an unknown session makes it anonymous. The account store
+/// is not asked.
+///
+/// # Errors
+/// The session store is down.
+pub async fn owner(app: &App, cookie: Option<&Token>) -> Result<Owner, StoreError> {
+    let Some(token) = cookie else {
+        return Ok(Owner::Anonymous);
+    };
+    let now_ms = app.clock.wall_ms();
+    let session = app.stores.sessions.session(now_ms, token).await?;
+    Ok(session.map_or(Owner::Anonymous, |session| Owner::User(session.user.0)))
+}
+
+/// Begins a session in the place of the browser's own, if it has one.
+///
+/// # Errors
+/// The session store is down.
+pub async fn begin(
+    app: &App,
+    browser: &Browser<'_>,
+    user: UserId,
+    start_ms: i64,
+) -> Result<Token, Error> {
+    let token = Token::new();
+    let session = NewSession {
+        token: token.clone(),
+        user,
+        start_ms,
+        ttl_ms: app.shared.config.auth.session_ttl_ms(),
+        address: browser.address.clone(),
+        user_agent: browser.user_agent.clone(),
+        replaces: browser.session.clone(),
+    };
+    app.stores.sessions.create_session(session).await?;
+    Ok(token)
+}
+
+/// Ends the browser's session and its chat, so that the next person there inherits neither.
+///
+/// # Errors
+/// The session store is down; then the session is still there.
+pub async fn logout(app: &App, session: Option<&Token>, chat: Option<&str>) -> Result<(), Error> {
+    let sessions = &app.stores.sessions;
+    if let Some(chat) = chat {
+        // While the session still says whose chat it may be.
+        let owner = owner(app, session).await?;
+        sessions.delete_chat(ChatKey::of(chat), owner).await?;
+    }
+    if let Some(token) = session {
+        sessions.end_session(token).await?;
+    }
+    Ok(())
+}
+
+/// The sessions of whoever is asking, the newest first.
+///
+/// # Errors
+/// Nobody is logged in; a store is down.
+pub async fn list(app: &App, cookie: Option<&Token>) -> Result<(Current, Vec<SessionInfo>), Error> {
+    let current = current(app, cookie).await?;
+    let now_ms = app.clock.wall_ms();
+    let sessions = app.stores.sessions.sessions_of(now_ms, current.user.id);
+    let sessions = sessions.await?;
+    Ok((current, sessions))
+}
+
+/// Ends one of the caller's own sessions; whether it was the one that is asking.
+///
+/// # Errors
+/// Nobody is logged in; there is no such session of this user; a store is down.
+pub async fn end(app: &App, cookie: Option<&Token>, id: &str) -> Result<bool, Error> {
+    let (current, sessions) = list(app, cookie).await?;
+    let named = sessions.iter().find(|session| session.id == id);
+    let is_own = named.is_some_and(|session| session.is(&current.token));
+    let ended = app.stores.sessions.end_session_by_id(current.user.id, id);
+    match ended.await? {
+        true => Ok(is_own),
+        false => Err(Error::NotFound),
+    }
+}
+
+/// Ends all of the caller's sessions but this one; how many there were.
+///
+/// # Errors
+/// Nobody is logged in; a store is down.
+pub async fn end_others(app: &App, cookie: Option<&Token>) -> Result<u32, Error> {
+    let current = current(app, cookie).await?;
+    let sessions = &app.stores.sessions;
+    let ended = sessions.end_sessions_of(current.user.id, Some(&current.token));
+    Ok(ended.await?)
+}

@@ -1,0 +1,111 @@
+//! Checking a password: counted before, the same work whether there is such a user or not.
+
+use ring::hmac;
+
+use super::password::PASSWORD_CHARS_MAX;
+use super::quota::{Guess, Subject};
+use super::{Browser, device};
+use crate::app::App;
+use crate::error::Error;
+use crate::hasher::{Against, Cost, Password};
+use crate::model::{Credential, Identifier, PasswordHash};
+
+/// A right password.
+#[derive(Debug)]
+pub struct Verified {
+    /// What it was checked against: the user is active, and has this hash.
+    pub credential: Credential,
+    /// The same as stored now, if it had to be made anew with today's parameters.
+    pub hash: PasswordHash,
+}
+
+/// Checks a password of whoever this identifier belongs to; `credential` is what the store says.
+/// On success nothing stays counted.
+///
+/// # Errors
+/// [`Error::InvalidCredentials`] for a wrong password, no user, an inactive one, or after too many
+/// of these; busy; the store is down.
+pub async fn verify(
+    app: &App,
+    browser: &Browser<'_>,
+    identifier: &Identifier,
+    credential: Option<Credential>,
+    password: &str,
+) -> Result<Verified, Error> {
+    let accounts = &app.stores.accounts;
+    let key = accounts.device_key();
+    let subject = match device::recognise(key, browser.device, credential.as_ref()) {
+        Some(nonce) => Subject::Device(nonce),
+        None => Subject::Identifier(identifier),
+    };
+    // Asked for whether it is needed or not, as the known and the unknown must cost the same.
+    let mix = accounts.hash_mix().await?;
+    let guess = Guess::begin(app, browser.bucket, subject).await?;
+    if password.chars().nth(PASSWORD_CHARS_MAX).is_some() {
+        // Nobody's, and too long for the hasher's queue; the guess stays counted.
+        return Err(Error::InvalidCredentials);
+    }
+    let against = match &credential {
+        Some(Credential {
+            user,
+            hash: Some(hash),
+            ..
+        }) => Against::Stored {
+            user: user.0,
+            hash: hash.as_str().to_owned(),
+        },
+        _ => Against::Dummy(dummy(app, &mix, identifier)),
+    };
+    let verdict = app
+        .hasher
+        .verify(against, Password::new(password.to_owned()))
+        .await;
+    let Ok(verdict) = verdict else {
+        guess.give_back(app).await?;
+        return Err(Error::NO_ROOM);
+    };
+    let Some(credential) = credential.filter(|user| verdict.matches && user.is_active) else {
+        return Err(Error::InvalidCredentials);
+    };
+    let hash = credential.hash.clone().ok_or(Error::InvalidCredentials)?;
+    guess.give_back(app).await?;
+    let hash = match verdict.needs_rehash {
+        true => rehash(app, &credential, hash, password).await?,
+        false => hash,
+    };
+    Ok(Verified { credential, hash })
+}
+
+/// The work that an unknown identifier is met with: today's or an older one, in the proportion that
+/// the store holds, and the same each time.
+fn dummy(app: &App, mix: &[(String, u64)], identifier: &Identifier) -> Cost {
+    let memory_max = app.shared.config.auth.hash_memory_max;
+    let cost = |text: &str| {
+        let cost = Cost::parse(text).filter(|cost| cost.fits(memory_max));
+        // What cannot be verified costs one of today's.
+        cost.unwrap_or(Cost::TODAY)
+    };
+    let mix: Vec<_> = mix.iter().map(|(text, n)| (cost(text), *n)).collect();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, app.stores.accounts.mix_key());
+    let tag = hmac::sign(&key, identifier.key_bytes());
+    let tag = tag.as_ref().try_into();
+    Cost::dummy(&mix, &tag.expect("an HMAC-SHA256 has 32 bytes"))
+}
+
+/// Replaces a hash with other parameters than today's, unless it has changed meanwhile; what is
+/// stored now, as far as we know. A busy hasher leaves it to the next login.
+async fn rehash(
+    app: &App,
+    credential: &Credential,
+    old: PasswordHash,
+    password: &str,
+) -> Result<PasswordHash, Error> {
+    let hashed = app.hasher.hash(Password::new(password.to_owned())).await;
+    let Ok(new) = hashed.map(PasswordHash::new) else {
+        return Ok(old);
+    };
+    let now_ms = app.clock.wall_ms();
+    let accounts = &app.stores.accounts;
+    let replaced = accounts.rehash(now_ms, credential.user, &old, new.clone());
+    Ok(if replaced.await? { new } else { old })
+}

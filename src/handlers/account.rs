@@ -1,0 +1,96 @@
+//! `/auth/register` and `/auth/me`.
+
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::{browser, login, read, without_login};
+use crate::accounts::register::Form;
+use crate::accounts::{profile, register, session};
+use crate::app::App;
+use crate::config::DEVICE_COOKIE;
+use crate::error::Error;
+use crate::http::cookie;
+use crate::http::reply::Reply;
+use crate::http::request::Request;
+use crate::model::User;
+use crate::store::SessionInfo;
+
+/// Makes an account.
+pub async fn register(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    let body = read(&app, &mut request).await?;
+    let [email, password, phone, display_name] =
+        body.fields(["email", "password", "phone", "display_name"]);
+    let form = Form {
+        email,
+        password,
+        phone,
+        display_name,
+    };
+    let bucket = request.client(&app.shared.config.server).bucket();
+    register::register(&app, bucket, &form).await?;
+    Ok(Reply::created())
+}
+
+/// Who is logged in.
+pub async fn me(app: Rc<App>, request: Request) -> Result<Reply, Error> {
+    let token = login(&app, &request);
+    let current = session::current(&app, token.as_ref()).await?;
+    Ok(user_reply(&current.user))
+}
+
+/// Changes name or phone number.
+pub async fn update(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    let body = read(&app, &mut request).await?;
+    let [display_name, phone] = body.fields(["display_name", "phone"]);
+    let browser = browser(&app, &request);
+    let user = profile::update(&app, &browser, &display_name, &phone).await?;
+    Ok(user_reply(&user))
+}
+
+/// Deletes the account and all that belongs to it.
+pub async fn delete(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    let body = read(&app, &mut request).await?;
+    let [password] = body.fields(["password"]);
+    profile::delete(&app, &browser(&app, &request), &password).await?;
+    let reply = without_login(&app, Reply::fixed(r#"{"ok":true}"#));
+    let secure = app.shared.config.server.cookie_secure;
+    Ok(reply.with_cookie(cookie::clear(DEVICE_COOKIE, secure)))
+}
+
+/// All that is held on the caller.
+pub async fn export(app: Rc<App>, request: Request) -> Result<Reply, Error> {
+    let export = profile::export(&app, &browser(&app, &request)).await?;
+    let mut user = shown(&export.user);
+    user["created"] = (export.user.created_ms / 1000).into();
+    let sessions: Vec<Value> = export.sessions.iter().map(shown_session).collect();
+    let export = json!({"ok": true, "user": user, "sessions": sessions});
+    Ok(Reply::ok(export.to_string()))
+}
+
+fn user_reply(user: &User) -> Reply {
+    Reply::ok(json!({"ok": true, "user": shown(user)}).to_string())
+}
+
+/// A user as the user sees it.
+fn shown(user: &User) -> Value {
+    json!({
+        "id": user.id.0,
+        "uid": user.uid,
+        "email": user.email.as_str(),
+        "phone": user.phone.as_ref().map(|phone| phone.as_str()),
+        "display_name": user.display_name.as_ref().map(|name| name.as_str()),
+        "is_active": user.is_active,
+    })
+}
+
+/// A session as its user sees it; times in seconds since 1970.
+pub(super) fn shown_session(session: &SessionInfo) -> Value {
+    json!({
+        "id": session.id,
+        "created": session.created_ms / 1000,
+        "last_seen": session.last_seen_ms / 1000,
+        "address": session.address,
+        "user_agent": session.user_agent,
+    })
+}
