@@ -78,14 +78,17 @@ pub async fn verify(
 
 /// The work that an unknown identifier is met with: today's or an older one, in the proportion that
 /// the store holds, and the same each time.
-fn dummy(app: &App, mix: &[(String, u64)], identifier: &Identifier) -> Cost {
+fn dummy(app: &App, mix: &[(String, u32)], identifier: &Identifier) -> Cost {
     let memory_max = app.shared.config.auth.hash_memory_max;
     let cost = |text: &str| {
         let cost = Cost::parse(text).filter(|cost| cost.fits(memory_max));
         // What cannot be verified costs one of today's.
         cost.unwrap_or(Cost::TODAY)
     };
-    let mix: Vec<_> = mix.iter().map(|(text, n)| (cost(text), *n)).collect();
+    let mix: Vec<_> = mix
+        .iter()
+        .map(|(text, n)| (cost(text), u64::from(*n)))
+        .collect();
     let key = hmac::Key::new(hmac::HMAC_SHA256, app.stores.accounts.mix_key());
     let tag = hmac::sign(&key, identifier.key_bytes());
     let tag = tag.as_ref().try_into();

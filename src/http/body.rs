@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::http::request::{Record, RequestId, StreamRecord};
 use crate::http::wire::Busy;
+use crate::limits::PIECE_BYTES_MAX;
 
 /// Bytes on their way to hyper, which copies them into its write buffer at once.
 #[derive(Debug)]
@@ -50,6 +51,18 @@ impl Chunk {
         Self {
             bytes: Bytes::Lent(bytes),
             at: 0,
+        }
+    }
+
+    /// Takes the next piece off bytes that are part of the program and too long for hyper's buffer.
+    fn split(&mut self) -> Option<Self> {
+        match self.bytes {
+            Bytes::Static(bytes) if bytes.len() - self.at > PIECE_BYTES_MAX => {
+                let at = self.at;
+                self.at += PIECE_BYTES_MAX;
+                Some(Self::fixed(&bytes[at..self.at]))
+            }
+            _ => None,
         }
     }
 
@@ -218,7 +231,11 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Chunk>, Broken>>> {
         match &mut self.get_mut().kind {
             Kind::Empty => Poll::Ready(None),
-            Kind::Whole(chunk) => Poll::Ready(chunk.take().map(|c| Ok(Frame::data(c)))),
+            Kind::Whole(chunk) => {
+                let piece = chunk.as_mut().and_then(Chunk::split);
+                let piece = piece.or_else(|| chunk.take());
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+            }
             Kind::Stream(source) => source
                 .poll_chunk(cx)
                 .map(|next| next.map(|chunk| chunk.map(Frame::data))),

@@ -21,6 +21,7 @@ mod windows;
 use std::fmt;
 
 use crate::config;
+use crate::error::Error;
 
 pub use accounts::Accounts;
 pub use outcomes::{
@@ -107,6 +108,13 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+/// Which of the two it was is for the log; the client is to try again.
+impl From<StoreError> for Error {
+    fn from(_: StoreError) -> Self {
+        Self::STORE_DOWN
+    }
+}
 
 /// What a chat is stored under: the SHA-256 of its `cc_app` cookie, so that whoever reads the
 /// file cannot continue anybody's chat.

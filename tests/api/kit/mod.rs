@@ -4,12 +4,14 @@ pub mod answer;
 pub mod browser;
 pub mod client;
 mod own;
+pub mod person;
 pub mod provider;
 pub mod reply;
 pub mod server;
 
 pub use browser::Browser;
 pub use client::{Conn, question, request};
+pub use person::{PASSWORD, Person, fails};
 pub use provider::{Call, Provider};
 pub use reply::Reply;
 pub use server::Server;
