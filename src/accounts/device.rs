@@ -79,7 +79,9 @@ mod tests {
             (alice.uid.as_str(), NONCE_CHARS, 43)
         );
         assert_ne!(issue(&key, &alice), cookie, "each has a nonce of its own");
-        let known = |key, cookie: &str, user| recognise(key, Some(cookie), Some(user)).is_some();
+        fn known(key: &[u8; 32], cookie: &str, user: &Credential) -> bool {
+            recognise(key, Some(cookie), Some(user)).is_some()
+        }
         assert_eq!(recognise(&key, Some(&cookie), Some(&alice)), Some(nonce));
         assert!(!known(&[8; 32], &cookie, &alice), "another site's key");
         assert!(!known(&key, &cookie, &user("b0b5d8f178f1", 6)), "voided");

@@ -58,7 +58,7 @@ pub fn read<'a, const N: usize>(body: &'a [u8], names: [&str; N]) -> [Field<'a>;
         json.end().ok()?;
         Some(fields)
     };
-    fields().unwrap_or_else(|| [const { Field::Missing }; N])
+    fields().unwrap_or([const { Field::Missing }; N])
 }
 
 /// Whether arrays and objects are nested deeper than anybody needs.

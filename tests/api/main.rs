@@ -12,6 +12,7 @@ mod auth_login;
 mod auth_password;
 mod auth_register;
 mod auth_session;
+mod auth_stores;
 mod auth_table;
 mod breaker;
 mod broken_off;
