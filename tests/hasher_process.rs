@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloudchat::budget::{HASH_CALL_BYTES, HASHER_BYTES};
 use cloudchat::clock;
-use cloudchat::config::Auth;
+use cloudchat::config::{Auth, Config, Sources};
 use cloudchat::hasher::{Against, Cost, Password, Running};
 
 const MIB: usize = 1 << 20;
@@ -41,6 +41,9 @@ fn a_login_storm_stays_within_the_sum_and_passes() {
         hash_memory_max: 64 * MIB,
         hash_queue_max: QUEUED,
         hash_timeout: Duration::from_secs(60),
+        ..Config::load(Sources::default())
+            .expect("the defaults are right")
+            .auth
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

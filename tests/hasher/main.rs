@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cloudchat::clock;
-use cloudchat::config::Auth;
+use cloudchat::config::{Auth, Config, Sources};
 use cloudchat::hasher::{Against, Busy, Cost, Password, Running, Verdict};
 
 const MIB: usize = 1 << 20;
@@ -29,6 +29,9 @@ fn settings(hash_memory_max: usize, hash_queue_max: usize, seconds: f64) -> Auth
         hash_memory_max,
         hash_queue_max,
         hash_timeout: Duration::from_secs_f64(seconds),
+        ..Config::load(Sources::default())
+            .expect("the defaults are right")
+            .auth
     }
 }
 
