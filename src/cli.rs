@@ -16,6 +16,8 @@ use crate::config::{self, Config, Provider, Sources};
 use crate::demo::{self, DemoArgs};
 use crate::{hasher, log, serve};
 
+mod user;
+
 #[derive(Parser)]
 #[command(name = "cloudchat", version, about, arg_required_else_help = true)]
 struct Cli {
@@ -33,6 +35,8 @@ enum Command {
     ExampleConfig,
     /// Run the server with a simulated model: nothing to configure, nothing to install
     Demo(Place),
+    /// Look at and change accounts on the server's store, also while the server runs
+    User(user::UserArgs),
 }
 
 #[derive(Args)]
@@ -84,6 +88,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(settings) => run_check(&settings),
         Command::ExampleConfig => print(config::EXAMPLE),
         Command::Demo(place) => run_demo(place),
+        Command::User(args) => user::run(&args),
     };
     let (lines, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,

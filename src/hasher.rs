@@ -219,13 +219,26 @@ impl Running {
     }
 }
 
+/// A PHC string as [`Hasher::hash`] makes it, computed on the calling thread in memory of its own:
+/// for a command that hashes once and ends.
+///
+/// # Errors
+/// The system does not give the memory.
+pub fn hash_once(password: &Password) -> Result<String, String> {
+    Ok(worker::hash(&mut arena_for_today()?, password))
+}
+
+fn arena_for_today() -> Result<Arena, String> {
+    let bytes = Cost::TODAY.bytes();
+    Arena::new(bytes).map_err(|error| format!("cannot map {bytes} bytes: {error}"))
+}
+
 /// The median time that one hash of [`Cost::TODAY`] takes on the calling thread, over so many.
 ///
 /// # Errors
 /// The system does not give the memory.
 pub fn measure(hashes: usize) -> Result<Duration, String> {
-    let bytes = Cost::TODAY.bytes();
-    let mut arena = Arena::new(bytes).map_err(|error| format!("cannot map {bytes}: {error}"))?;
+    let mut arena = arena_for_today()?;
     let password = Password::new("measured".to_owned());
     // The first one pays for the pages.
     worker::hash(&mut arena, &password);

@@ -99,7 +99,7 @@ pub enum Letter {
     Welcome,
     /// Here is the link to choose a new password.
     Reset,
-    /// The password was replaced by way of such a link.
+    /// The password was replaced by way of such a link, or by the operator.
     ResetDone,
     /// The password was changed by someone who knew the old one.
     PasswordChanged,

@@ -165,7 +165,8 @@ impl Accounts {
         }
     }
 
-    /// Gives the user this password, whatever it was, and ends every session there is; no mail.
+    /// Gives the user this password, whatever it was, ends every session there is, and posts
+    /// [`crate::model::Letter::ResetDone`]: whoever sets it is not the user, who should know.
     /// `false`: there is no such user.
     ///
     /// # Errors

@@ -53,6 +53,17 @@ impl Backend {
         Ok(Self { embedded })
     }
 
+    /// Whether a server has kept accounts under these settings before: [`Backend::start`] makes what
+    /// is missing, which is not what somebody wants who mistyped a folder. `true` also if that cannot
+    /// be seen; starting then tells why.
+    pub fn is_made(settings: &config::Store) -> bool {
+        settings
+            .dir
+            .join(secrets::FILE_NAME)
+            .try_exists()
+            .unwrap_or(true)
+    }
+
     /// Handles for one core.
     pub fn connect(&self) -> Stores {
         Stores {

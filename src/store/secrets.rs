@@ -15,6 +15,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/sqlite/accounts/0001_secrets.sql"),
     include_str!("../../sql/sqlite/accounts/0002_users.sql"),
 ];
+/// The file's name in the data folder.
+pub(super) const FILE_NAME: &str = "accounts.db";
 const HMAC_KEY: &str = "hmac";
 const DEVICE_KEY: &str = "device";
 const MIX_KEY: &str = "mix";
@@ -51,7 +53,7 @@ impl AccountFile {
         on_event: OnEvent,
     ) -> Result<(Self, Secrets), String> {
         let plan = Plan {
-            name: "accounts.db",
+            name: FILE_NAME,
             migrations: MIGRATIONS,
             synchronous: "FULL",
             cache_kib: 256,

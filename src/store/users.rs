@@ -171,11 +171,12 @@ impl AccountFile {
         user: UserId,
         new: PasswordHash,
     ) -> Result<bool, StoreError> {
-        self.file.write(|file| {
+        self.write_and_post(|file, outbox| {
             if !end_sessions_now(file, now_ms, user)? {
                 return Ok(false);
             }
             put_credential(file, now_ms, user, &new)?;
+            outbox.post(file, now_ms, Letter::ResetDone, Some(user), None)?;
             Ok(true)
         })
     }

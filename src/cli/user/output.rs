@@ -1,0 +1,170 @@
+//! What `cloudchat user` prints, as text or as JSON. No secret is among it.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::model::{DisplayName, Phone, User};
+
+/// The last millisecond of the year 9999: RFC 3339 knows no later one.
+const MS_MAX: u64 = 253_402_300_799_999;
+
+/// What `show` tells besides the user.
+pub(super) struct Details {
+    /// None: the user has no password.
+    pub password_changed_ms: Option<i64>,
+    /// Those that the user could go on with.
+    pub sessions: usize,
+}
+
+/// What a command has done.
+#[derive(Serialize)]
+pub(super) struct Change<'a> {
+    pub done: &'static str,
+    pub id: i64,
+    pub uid: &'a str,
+    pub sessions_ended: u32,
+}
+
+#[derive(Serialize)]
+struct UserJson<'a> {
+    id: i64,
+    uid: &'a str,
+    email: &'a str,
+    phone: Option<&'a str>,
+    display_name: Option<&'a str>,
+    is_active: bool,
+    created_at: String,
+}
+
+#[derive(Serialize)]
+struct DetailsJson<'a> {
+    #[serde(flatten)]
+    user: UserJson<'a>,
+    password_changed_at: Option<String>,
+    sessions: usize,
+}
+
+impl<'a> UserJson<'a> {
+    fn of(user: &'a User) -> Self {
+        Self {
+            id: user.id.0,
+            uid: &user.uid,
+            email: user.email.as_str(),
+            phone: user.phone.as_ref().map(Phone::as_str),
+            display_name: user.display_name.as_ref().map(DisplayName::as_str),
+            is_active: user.is_active,
+            created_at: time(user.created_ms),
+        }
+    }
+}
+
+/// The first line of a list as text.
+pub(super) fn header() -> String {
+    row("ID", "UID", "STATE", "CREATED", "EMAIL", "PHONE", "NAME")
+}
+
+/// A user in one line.
+pub(super) fn line(user: &User, json: bool) -> String {
+    let user = UserJson::of(user);
+    if json {
+        return json_line(&user);
+    }
+    row(
+        &user.id.to_string(),
+        user.uid,
+        state(user.is_active),
+        &user.created_at,
+        &shown(user.email),
+        &shown(user.phone.unwrap_or("-")),
+        &shown(user.display_name.unwrap_or("-")),
+    )
+}
+
+/// All about a user.
+pub(super) fn show(user: &User, details: &Details, json: bool) -> String {
+    let password_changed_at = details.password_changed_ms.map(time);
+    let user = UserJson::of(user);
+    if json {
+        return json_line(&DetailsJson {
+            user,
+            password_changed_at,
+            sessions: details.sessions,
+        });
+    }
+    let password = password_changed_at.map_or("none".to_owned(), |at| format!("set {at}"));
+    [
+        ("id", user.id.to_string()),
+        ("uid", user.uid.to_owned()),
+        ("email", shown(user.email)),
+        ("phone", shown(user.phone.unwrap_or("-"))),
+        ("display name", shown(user.display_name.unwrap_or("-"))),
+        ("state", state(user.is_active).to_owned()),
+        ("created", user.created_at),
+        ("password", password),
+        ("sessions", details.sessions.to_string()),
+    ]
+    .iter()
+    .map(|(name, value)| format!("{name:<13} {value}\n"))
+    .collect()
+}
+
+/// What has been done to whom.
+pub(super) fn change(change: &Change<'_>, user: &User, json: bool) -> String {
+    if json {
+        return json_line(change);
+    }
+    let Change { done, uid, .. } = change;
+    let email = shown(user.email.as_str());
+    let ended = match change.sessions_ended {
+        0 => String::new(),
+        ended => format!(", sessions ended: {ended}"),
+    };
+    format!("{done}: {email} (uid {uid}){ended}\n")
+}
+
+/// Text of a user, without what could move a terminal's cursor.
+pub(super) fn shown(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+fn row(
+    id: &str,
+    uid: &str,
+    state: &str,
+    created: &str,
+    email: &str,
+    phone: &str,
+    name: &str,
+) -> String {
+    format!("{id:<7} {uid:<12} {state:<8} {created:<20} {email}  {phone}  {name}\n")
+}
+
+fn state(is_active: bool) -> &'static str {
+    match is_active {
+        true => "active",
+        false => "disabled",
+    }
+}
+
+fn time(ms: i64) -> String {
+    let ms = u64::try_from(ms).unwrap_or(0).min(MS_MAX);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+}
+
+fn json_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("numbers and text can be JSON") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_and_any_text_can_be_shown() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(i64::MIN), "1970-01-01T00:00:00Z");
+        assert_eq!(time(i64::MAX), "9999-12-31T23:59:59Z");
+        assert_eq!(shown("a\u{1b}[2Jb\n密"), "a\u{fffd}[2Jb\u{fffd}密");
+    }
+}
