@@ -103,11 +103,11 @@ pub fn credential(folder: &Path, email: &str) -> Option<Credential> {
 }
 
 pub fn matches(credential: &Credential, password: &str) -> bool {
-    let auth = config::Auth {
-        hash_memory_max: 19 << 20,
-        hash_queue_max: 1,
-        hash_timeout: PATIENCE,
-    };
+    let mut auth = config::Config::load(config::Sources::default())
+        .expect("the defaults are right")
+        .auth;
+    auth.hash_queue_max = 1;
+    auth.hash_timeout = PATIENCE;
     let against = Against::Stored {
         user: credential.user.0,
         hash: credential
