@@ -1,7 +1,7 @@
 """What the measuring scripts share: start and end processes, read what the kernel knows of them.
 
 Only Python's standard library. Every process is started on a free port, watched, and ended by its
-PID; `Bench` is a context manager that leaves nothing behind. `bench/figures` shows how it is used.
+PID; `Bench` is a context manager that leaves nothing behind. `bench/run` shows how it is used.
 """
 
 import contextlib

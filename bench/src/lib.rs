@@ -4,7 +4,7 @@
 //! - `provider`: a model provider that sends realistic, stamped streams, as told by each request;
 //! - `streams`: a client that opens many streams and measures what arrives;
 //! - `hello`: the bare hyper server that `/test` is compared with;
-//! - `bench/figures` (Python) starts them beside the server and prints the table of the README.
+//! - `bench/run` (Python) starts them beside the server and judges what they measure by budget.toml.
 
 pub mod args;
 pub mod behaviour;

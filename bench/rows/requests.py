@@ -1,0 +1,95 @@
+"""The request endpoints beside what answers at least as simply: bare hyper, and Nginx `return 200`."""
+
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import tempfile
+
+from harness import RELEASE, Trouble, children, free_port, need, user_seconds, wait_until_answers
+from target import alternating
+
+RATE = 2000  # requests a second, far from what the slowest can do
+PATHS = {"test": "/test", "healthz": "/auth/healthz"}
+
+
+def user_cpu(run, bench):
+    wrk = need("wrk")
+    served = run.target.serve(bench)
+    hello, address = bench.announced([RELEASE / "hello"])
+    targets = {"ours": (served.pids, served.url), "hello": ([hello.pid], address)}
+
+    def each(name):
+        pids, url = targets[name]
+        before = sum(map(user_seconds, pids))
+        command = [wrk, "-t1", "-c16", f"-d{run.seconds}s", url + "/test"]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        if "Non-2xx" in text:
+            raise Trouble("wrk got other answers than 200")
+        done = int(re.search(r"(\d+) requests in", text)[1])
+        return (sum(map(user_seconds, pids)) - before) / done * 1e6
+
+    rounds = [{name: each(name) for name in order} for order in alternating(run.rounds, *targets)]
+    ours, bare = (statistics.median(one[name] for one in rounds) for name in targets)
+    yield "requests.user-cpu", [one["ours"] / one["hello"] for one in rounds], f"{ours:.2f} / {bare:.2f} µs"
+
+
+def oha(run, bench):
+    """Fixed rate and saturation are two questions, asked apart."""
+    program = run.oha()
+    served = run.target.serve(bench)
+    targets = {"ours": served.url, "hello": bench.announced([RELEASE / "hello"])[1], "nginx": static_nginx(bench)}
+    for name, path in PATHS.items():
+        rounds = measure(program, targets, path, run, ["-c", "16", "-q", str(RATE), "--latency-correction"])
+        for percentile in ("p50", "p99"):
+            yield compared(f"oha.{name}-{percentile}", rounds, percentile, "µs")
+        rounds = measure(program, targets, path, run, ["-c", "64"])
+        yield compared(f"oha.{name}-saturated", rounds, "rate", "requests/s")
+
+
+def static_nginx(bench):
+    """An Nginx that answers everything by itself: its address."""
+    port, prefix = free_port(), pathlib.Path(tempfile.mkdtemp(dir=bench.folder))
+    user = "user root;" if os.geteuid() == 0 else ""
+    (prefix / "nginx.conf").write_text(
+        f"""{user} worker_processes auto; daemon off; pid {prefix}/pid; error_log {prefix}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; client_body_temp_path {prefix}/body; proxy_temp_path {prefix}/proxy;
+  fastcgi_temp_path {prefix}/f; uwsgi_temp_path {prefix}/u; scgi_temp_path {prefix}/s;
+  server {{ listen 127.0.0.1:{port} reuseport; keepalive_requests 10000000; location / {{ return 200 '{{"ok":true}}'; }} }}
+}}
+"""
+    )
+    process = bench.start([need("nginx"), "-p", prefix, "-c", prefix / "nginx.conf"])
+    wait_until_answers(process, port, "/", 10)
+    bench.alone(port, [process.pid, *children(process.pid)])
+    return f"http://127.0.0.1:{port}"
+
+
+def measure(program, targets, path, run, words):
+    return [{name: ask(program, targets[name] + path, run.seconds, words) for name in order}
+            for order in alternating(run.rounds, *targets)]
+
+
+def ask(program, url, seconds, words):
+    """One run of oha: p50 and p99 in µs, and answers a second."""
+    command = [program, "--no-tui", "--output-format", "json", "-z", f"{seconds}s", *words, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
+    if done.returncode != 0:
+        raise Trouble(f"oha: {done.stderr.strip()[-200:]}")
+    report = json.loads(done.stdout)
+    statuses = report["statusCodeDistribution"]
+    if set(statuses) != {"200"}:
+        raise Trouble(f"{url}: oha got {statuses}")
+    latency = report["latencyPercentiles"]
+    return {"p50": latency["p50"] * 1e6, "p99": latency["p99"] * 1e6, "rate": report["summary"]["requestsPerSec"]}
+
+
+def compared(row, rounds, figure, unit):
+    """Against bare hyper; Nginx stands beside it in the detail."""
+    middle = {name: statistics.median(one[name][figure] for one in rounds) for name in rounds[0]}
+    detail = f"{middle['ours']:,.0f} / {middle['hello']:,.0f} {unit}; Nginx {middle['nginx']:,.0f}"
+    return row, [one["ours"][figure] / one["hello"][figure] for one in rounds], detail
