@@ -283,7 +283,7 @@ http {{
         words = []
         for name, value in options.items():
             words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
-        command = [RELEASE / "streams", "--url", url, "--hold", *words]
+        command = [RELEASE / "streams", "--url", url, "--hold-until-line", *words]
         process = self.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line = process.stdout.readline()
         if not line:

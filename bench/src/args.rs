@@ -44,15 +44,21 @@ impl Args {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// Every value given for an option, as numbers.
+    pub fn numbers<T: FromStr>(&self, name: &str) -> Vec<T> {
+        let given = self.given.iter().filter(|(given, _)| given == name);
+        given.map(|(_, text)| parse(name, text)).collect()
+    }
+
     /// The last value given, as a number; `default` when there is none.
     pub fn number<T: FromStr>(&self, name: &str, default: T) -> T {
-        match self.text(name) {
-            None => default,
-            Some(text) => text
-                .parse()
-                .unwrap_or_else(|_| fail(&format!("--{name}: {text:?} is not a fitting number"))),
-        }
+        self.text(name).map_or(default, |text| parse(name, text))
     }
+}
+
+fn parse<T: FromStr>(name: &str, text: &str) -> T {
+    text.parse()
+        .unwrap_or_else(|_| fail(&format!("--{name}: {text:?} is not a fitting number")))
 }
 
 /// Says what is wrong and ends the process with exit code 2.

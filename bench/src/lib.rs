@@ -8,8 +8,19 @@
 
 pub mod args;
 pub mod behaviour;
+pub mod certificate;
+pub mod client;
 pub mod clock;
+pub mod connection;
+pub mod cpu;
+pub mod drain;
 pub mod frame;
+pub mod histogram;
 pub mod listen;
+pub mod plan;
+pub mod sequence;
+pub mod simulate;
+pub mod stats;
 pub mod tally;
+pub mod timer;
 pub mod wire;

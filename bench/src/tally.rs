@@ -6,69 +6,111 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use crate::frame;
-
-/// Longest delay told apart, in nanoseconds; longer ones count as this.
-const DELAY_NS_MAX: u64 = 600_000_000_000;
+use crate::histogram;
+use crate::sequence::{Arrival, Sequence};
 
 /// Counts and histograms of many streams; one per thread, merged at the end.
 #[derive(Debug)]
 pub struct Tally {
     /// Answers by status; connections that failed stand under `connect` or `broken head`.
     pub answers: BTreeMap<String, u64>,
-    /// How streams ended: `stop` and other finish reasons, `cut`, `held` (closed by us), `late` (time-out).
+    /// How requests ended, see `client::End`.
     pub ends: BTreeMap<String, u64>,
+    /// Requests that ended with the finish reason they were to end with.
+    pub completed: u64,
+    /// Requests that ended otherwise, but for those that this client itself closed.
+    pub failed: BTreeMap<String, u64>,
     /// Deltas with text.
     pub deltas: u64,
     /// Bytes of text.
     pub text_bytes: u64,
-    /// Deltas whose predecessor never came.
+    /// Deltas that never came.
     pub lost: u64,
-    /// Texts that held more than one stamp.
+    /// Deltas that came in one line with another.
     pub merged: u64,
-    /// Deltas with a number that was already passed.
+    /// Deltas that came behind a later one.
     pub reordered: u64,
+    /// Deltas that came again.
+    pub duplicated: u64,
+    /// Deltas of another stream.
+    pub foreign: u64,
     delay: Histogram<u64>,
     first: Histogram<u64>,
+    start_late: Histogram<u64>,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        let histogram = || Histogram::new_with_bounds(100, DELAY_NS_MAX, 3).expect("valid bounds");
         Self {
             answers: BTreeMap::new(),
             ends: BTreeMap::new(),
+            completed: 0,
+            failed: BTreeMap::new(),
             deltas: 0,
             text_bytes: 0,
             lost: 0,
             merged: 0,
             reordered: 0,
-            delay: histogram(),
-            first: histogram(),
+            duplicated: 0,
+            foreign: 0,
+            delay: histogram::new(),
+            first: histogram::new(),
+            start_late: histogram::new(),
         }
     }
 }
 
+/// What a text is to be counted as.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    /// When it came; `CLOCK_MONOTONIC`.
+    pub ns: u64,
+    /// The number that its stamps must carry.
+    pub stream: u64,
+    /// Delays of what was stamped before this are not recorded; `u64::MAX` for readers that are slow on purpose.
+    pub record_from_ns: u64,
+}
+
 impl Tally {
-    /// One delta, received at `now`; `next` is the sequence number expected in this stream.
-    pub fn delta(&mut self, text: &[u8], now: u64, next: &mut u64) {
-        self.deltas += 1;
+    /// One text of a stream; returns how many deltas it held.
+    pub fn text(&mut self, text: &[u8], received: Received, sequence: &mut Sequence) -> u64 {
         self.text_bytes += text.len() as u64;
-        let Some((sequence, sent)) = frame::read_stamp(text) else {
-            return;
-        };
-        self.delay.saturating_record(now.saturating_sub(sent));
-        self.merged += text[1..].iter().filter(|byte| **byte == b'@').count() as u64;
-        if sequence < *next {
-            self.reordered += 1;
-        } else {
-            self.lost += sequence - *next;
-            *next = sequence + 1;
+        let mut stamps = 0;
+        for stamp in frame::stamps(text) {
+            stamps += 1;
+            if stamp.stream != received.stream {
+                self.foreign += 1;
+                continue;
+            }
+            if stamp.ns >= received.record_from_ns {
+                self.delay
+                    .saturating_record(received.ns.saturating_sub(stamp.ns));
+            }
+            match sequence.take(stamp.sequence) {
+                Arrival::Ahead { skipped } => self.lost += skipped,
+                Arrival::Late => {
+                    self.reordered += 1;
+                    // It was taken for lost when a later one came. Beyond the gaps remembered it is
+                    // a duplicate, so this cannot fall below zero.
+                    self.lost -= 1;
+                }
+                Arrival::Duplicate => self.duplicated += 1,
+            }
         }
+        let deltas = stamps.max(1);
+        self.merged += deltas - 1;
+        self.deltas += deltas;
+        deltas
     }
 
-    /// Time from when a stream was due to start to its first text.
+    /// Time from when a request was due to its first text, less the simulator's own.
     pub fn first_text(&mut self, ns: u64) {
         self.first.saturating_record(ns);
+    }
+
+    /// How long after its due time a request was started.
+    pub fn start_late(&mut self, ns: u64) {
+        self.start_late.saturating_record(ns);
     }
 
     /// Counts under a name.
@@ -81,6 +123,7 @@ impl Tally {
         for (mine, theirs) in [
             (&mut self.answers, &other.answers),
             (&mut self.ends, &other.ends),
+            (&mut self.failed, &other.failed),
         ] {
             for (name, count) in theirs {
                 *mine.entry(name.clone()).or_default() += count;
@@ -91,57 +134,91 @@ impl Tally {
         self.lost += other.lost;
         self.merged += other.merged;
         self.reordered += other.reordered;
+        self.duplicated += other.duplicated;
+        self.foreign += other.foreign;
+        self.completed += other.completed;
         self.delay.add(&other.delay).expect("the same bounds");
         self.first.add(&other.first).expect("the same bounds");
+        self.start_late
+            .add(&other.start_late)
+            .expect("the same bounds");
     }
 
     /// The report; times in microseconds.
     pub fn report(&self) -> Value {
         json!({
+            "requests": self.ends.values().sum::<u64>(),
             "answers": self.answers,
             "ends": self.ends,
+            "completed": self.completed,
+            "held": self.ends.get("held").unwrap_or(&0),
+            "aborted": self.ends.get("aborted").unwrap_or(&0),
+            "failed": self.failed,
             "deltas": self.deltas,
             "text_bytes": self.text_bytes,
             "lost": self.lost,
             "merged": self.merged,
             "reordered": self.reordered,
-            "delay_us": percentiles(&self.delay),
-            "first_text_us": percentiles(&self.first),
+            "duplicated": self.duplicated,
+            "foreign": self.foreign,
+            "delay_us": histogram::json(&self.delay),
+            "first_text_us": histogram::json(&self.first),
+            "start_late_us": histogram::json(&self.start_late),
         })
     }
-}
-
-fn percentiles(histogram: &Histogram<u64>) -> Value {
-    let us = |ns: u64| (ns as f64 / 100.0).round() / 10.0;
-    let at = |quantile| us(histogram.value_at_quantile(quantile));
-    json!({
-        "count": histogram.len(),
-        "p50": at(0.5),
-        "p90": at(0.9),
-        "p99": at(0.99),
-        "p999": at(0.999),
-        "max": us(histogram.max()),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn gaps_merges_and_disorder_are_told_apart() {
-        let (mut tally, mut next, mut text) = (Tally::default(), 0, Vec::new());
-        for sequence in [0, 1, 4, 3, 5] {
-            frame::fill_text(&mut text, 30, Some((sequence, 1_000)));
-            tally.delta(&text, 3_000, &mut next);
+    /// A text with one stamp for each number, sent at 1 µs.
+    fn text(stream: u64, numbers: &[u64]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for number in numbers {
+            let mut event = Vec::new();
+            frame::Delta::new(0, Some(stream)).write(&mut event, *number, 1_000);
+            out.extend_from_slice(frame::text_of(&event, true, &mut 0).unwrap());
         }
-        let twice = text.repeat(2);
-        next = 5;
-        tally.delta(&twice, 3_000, &mut next);
-        assert_eq!((tally.lost, tally.reordered, tally.merged), (2, 1, 1));
+        out
+    }
+
+    #[test]
+    fn every_disorder_is_told_apart() {
+        let (mut tally, mut sequence) = (Tally::default(), Sequence::default());
+        let received = Received {
+            ns: 3_000,
+            stream: 7,
+            record_from_ns: 0,
+        };
+        // 0 and 1 in order, 2 lost, 3 late, 5 twice, 6 to 8 merged, one of another stream.
+        for numbers in [&[0][..], &[1], &[4], &[3], &[5], &[5], &[6, 7, 8]] {
+            let held = tally.text(&text(7, numbers), received, &mut sequence);
+            assert_eq!(held, numbers.len() as u64);
+        }
+        tally.text(&text(8, &[9]), received, &mut sequence);
+        let found = (tally.deltas, tally.lost, tally.reordered);
+        assert_eq!(found, (10, 1, 1));
+        let found = (tally.merged, tally.duplicated, tally.foreign);
+        assert_eq!(found, (2, 1, 1));
         let mut sum = Tally::default();
         sum.add(&tally);
         assert_eq!(sum.report(), tally.report());
         assert_eq!(sum.report()["delay_us"]["p50"], 2.0);
+        assert_eq!(sum.report()["delay_us"]["count"], 9);
+    }
+
+    #[test]
+    fn what_is_before_the_warm_up_or_has_no_stamp_is_only_counted() {
+        let (mut tally, mut sequence) = (Tally::default(), Sequence::default());
+        let received = Received {
+            ns: 3_000,
+            stream: 7,
+            record_from_ns: 1_001,
+        };
+        tally.text(&text(7, &[0]), received, &mut sequence);
+        tally.text("你好".as_bytes(), received, &mut sequence);
+        assert_eq!((tally.deltas, tally.text_bytes, tally.lost), (2, 42, 0));
+        assert_eq!(tally.report()["delay_us"]["count"], 0);
     }
 }
