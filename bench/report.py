@@ -48,6 +48,8 @@ def markdown(results, run):
 def write(results, run):
     """latest.json and report.md, and the plots of what was measured."""
     RESULTS.mkdir(exist_ok=True)
+    for plot in RESULTS.glob("*.svg"):
+        plot.unlink()  # of an earlier run
     report = {"machine": machine(), "command": f"bench/run{run.words}", "rounds": run.rounds, "seconds": run.seconds,
               "rows": [result.as_json() for result in results], "series": run.series}
     (RESULTS / "latest.json").write_text(json.dumps(report, indent=1) + "\n")

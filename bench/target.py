@@ -91,7 +91,7 @@ def sound(url, report):
 
 def held_streams(bench, url, streams, message, **options):
     """Opens streams that stay open once their answer has come; all of them must be ready."""
-    options = {"ramp_seconds": 5, "timeout_seconds": 60, **options}
+    options = {"ramp": 5, "timeout": 60, **options}
     client, ready = bench.streams(url, streams=streams, message=message, **options)
     if ready != streams:
         raise Trouble(f"only {ready} of {streams} streams are ready: {bench.report(client)}")

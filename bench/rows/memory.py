@@ -63,7 +63,7 @@ def long_answers(run, bench):
         time.sleep(1)
         idle = whole(served.pids)
         answer = f"sim: tokens={deltas} rate=40 bytes=1024 hold=1"
-        client = held_streams(bench, served.chat, streams, answer, ready_deltas=deltas, ramp_seconds=2)
+        client = held_streams(bench, served.chat, streams, answer, ready_deltas=deltas, ramp=2)
         each[deltas] = (whole(served.pids) - idle) / streams / 1024
         bench.report(client)
     detail = ", ".join(f"{size:.1f} KiB with {deltas} KiB" for deltas, size in each.items())
@@ -79,7 +79,7 @@ def line(run, bench):
         for number in LINE:
             more = number - open_streams
             answer = "sim: tokens=100 rate=100 bytes=21 hold=1"
-            clients.append(held_streams(bench, served.chat, more, answer, ready_deltas=DELTAS, ramp_seconds=more / 500))
+            clients.append(held_streams(bench, served.chat, more, answer, ready_deltas=DELTAS, ramp=more / 500))
             open_streams = number
             points.append((number, whole(served.pids)))
         for client in clients:

@@ -99,5 +99,5 @@ def simulator(_run, bench):
     if not report:
         raise Trouble("provider --measure printed nothing")
     flood_report, paced = report["flood"], report["paced"]
-    yield "simulator.flood", [flood_report["tokens_per_second"] / 1000], f"{flood_report['cpu_us_per_delta']} µs CPU a token"
-    yield "simulator.lateness", [paced["lateness_us"]["p99"] / 1000], f"p50 {paced['lateness_us']['p50']} µs"
+    yield "simulator.flood", [flood_report["deltas_per_second"] / 1000], f"{flood_report['cpu_us_per_delta']:.2f} µs CPU a token"
+    yield "simulator.lateness", [paced["lateness_us"]["p99"] / 1000], f"p50 {paced['lateness_us']['p50'] / 1000:.2f} ms"
