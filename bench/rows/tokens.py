@@ -56,7 +56,6 @@ def percentile_rows(prefix, rounds, figure, percentiles):
 
 def delay_and_cpu(run, bench):
     rounds = Sides(run, bench).rounds(run.rounds, streams=200, rate=50, ramp=1, warmup=2, seconds=2 + run.seconds)
-    yield from percentile_rows("tokens.delay-", rounds, "delay_us", ("p50", "p99", "p999"))
     cpu = [{name: cpu_us_per_token(one[name]) for name in ("ours", "nginx")} for one in rounds]
     ours, nginx = (statistics.median(one[name] for one in cpu) for name in ("ours", "nginx"))
     client = statistics.median(one["ours"]["client_cpu_us_per_delta"] for one in rounds)
@@ -64,6 +63,7 @@ def delay_and_cpu(run, bench):
     yield "tokens.cpu", [one["ours"] / one["nginx"] for one in cpu], detail
     run.series["cpu"] = {name: [one[name] for one in cpu] for name in ("ours", "nginx")}
     run.series["delay"] = distribution(rounds)
+    yield from percentile_rows("tokens.delay-", rounds, "delay_us", ("p50", "p99", "p999"))
 
 
 def distribution(rounds):
