@@ -49,6 +49,26 @@ def need(program, package=None):
     raise Trouble(f"apt-get install {package} failed: {done.stderr.strip()[-200:]}")
 
 
+def build():
+    """Release builds of the server and of the measuring programs."""
+    for package in ("cloudchat", "bench"):
+        subprocess.run(["cargo", "build", "--release", "--locked", "-p", package], cwd=ROOT, check=True)
+
+
+def save(name, text):
+    """Writes a result beside printing it."""
+    results = ROOT / "bench" / "results"
+    results.mkdir(exist_ok=True)
+    (results / name).write_text(text)
+    print(text)
+
+
+def table(heads, rows):
+    """A Markdown table."""
+    lines = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in (heads, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]]) + "\n"
+
+
 def free_port():
     """A port of loopback on which nothing listens."""
     with socket.socket() as probe:
@@ -65,6 +85,13 @@ def listeners(port):
             if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == port:
                 inodes.add(fields[9])
     return inodes
+
+
+def connections_to(port):
+    """Number of established connections from this machine to a port."""
+    lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [(line.split()[2], line.split()[3]) for line in lines]
+    return sum(state == "01" and int(remote.rsplit(":", 1)[1], 16) == port for remote, state in ends)
 
 
 def sockets_of(pids):
@@ -91,6 +118,37 @@ def pss(pid):
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     raise Trouble(f"no Pss of {pid}")
+
+
+def memory_status(pid):
+    """What /proc/PID/status says in kB and counts: VmHWM and VmRSS in bytes, Threads as a number."""
+    fields = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
+    size = {name: int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS")}
+    return {**size, "Threads": int(fields["Threads"])}
+
+
+def open_files(pid):
+    """Number of open file descriptors."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def mappings(pid):
+    """Bytes by mapping: {name: {field: bytes}}, with Pss, Private_Dirty and what else smaps counts in kB.
+
+    Mappings without a file are named after what they are; those of one file are added up.
+    """
+    found, fields = {}, None
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            access, name = words[1], " ".join(words[5:]) or "anonymous"
+            if name == "anonymous" and access.startswith("---"):
+                name = "reserved, no access"
+            fields = found.setdefault(name, {})
+        elif words[-1] == "kB":
+            key = words[0][:-1]
+            fields[key] = fields.get(key, 0) + int(words[1]) * 1024
+    return found
 
 
 def cpu_ns(pids):
@@ -289,6 +347,24 @@ http {{
         if not line:
             raise Trouble("the stream client ended before its streams were ready")
         return process, json.loads(line)["ready"]
+
+    def load(self, url, **options):
+        """Opens streams that run to their end: the process. See `loaded`."""
+        words = []
+        for name, value in options.items():
+            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
+        return self.start([RELEASE / "streams", "--url", url, *words], stdout=subprocess.PIPE, text=True)
+
+    def loaded(self, process, seconds):
+        """Waits for the end of `load`; what the client has counted."""
+        try:
+            out, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise Trouble(f"the stream client did not end within {seconds} s") from None
+        self.running.remove(process)
+        if process.returncode != 0:
+            raise Trouble(f"the stream client ended with {process.returncode}")
+        return json.loads(out)
 
     def report(self, process):
         """Ends the streams; what the client has counted."""
