@@ -3,7 +3,8 @@
 use super::{
     Budget, CALL_BYTES, CONNECTION_BYTES, HASH_CALL_BYTES, HASHER_BYTES, IDLE_BYTES,
     LONG_LINE_BYTES, LONG_LINES_MAX, PROVIDER_BYTES, Row, SPARE_CONNECTIONS, STALLED_BYTES,
-    STREAM_BYTES, STREAMS_MIN, STREAMS_PER_STALLED, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
+    STREAM_BYTES, STREAMS_MIN, STREAMS_PER_STALLED, STREAMS_PER_WIDE, TLS_BYTES, TLS_STALLED_BYTES,
+    WORKER_BYTES,
 };
 use crate::config::Config;
 
@@ -22,6 +23,8 @@ pub(super) struct Needs {
     answer_bytes: usize,
     stream_bytes: usize,
     stalled_bytes: usize,
+    /// What a larger receive buffer adds.
+    widened_bytes: usize,
 }
 
 /// How a stream's bytes depend on whether providers speak TLS.
@@ -72,6 +75,8 @@ impl Needs {
                 + transport.stalled_bytes
                 + 2 * config.server.socket_buffer_bytes
                 + 2 * config.upstream.socket_buffer_bytes,
+            widened_bytes: 2
+                * (config.upstream.receive_buffer_bytes - config.upstream.socket_buffer_bytes),
         }
     }
 
@@ -182,6 +187,9 @@ impl Needs {
             answer_bytes_max_total,
             long_lines_max,
             stalled_max,
+            wide_streams_max: streams_max / STREAMS_PER_WIDE,
+            wide_stall_permits: (self.stalled_bytes + self.widened_bytes)
+                .div_ceil(self.stalled_bytes),
             files_max: connections_max + streams_max + self.idle_connections + 64,
         })
     }
@@ -261,6 +269,7 @@ mod tests {
             answer_bytes: 32 * KIB,
             stream_bytes: STREAM_BYTES + transport.connection_bytes,
             stalled_bytes: STALLED_BYTES + transport.stalled_bytes + 4 * 8 * KIB,
+            widened_bytes: 2 * (32 - 8) * KIB,
         }
     }
 

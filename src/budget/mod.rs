@@ -57,6 +57,8 @@ pub const TLS_STALLED_BYTES: usize = (16 + 32) * KIB;
 /// One stream of so many may stand still: readers that do not read are few, and what they cost is
 /// several times what a stream costs.
 pub const STREAMS_PER_STALLED: usize = 10;
+/// One stream of so many may have a larger receive buffer, while no more than these run.
+pub const STREAMS_PER_WIDE: usize = 64;
 /// A server for fewer streams than this is a mistake in the configuration.
 pub const STREAMS_MIN: usize = 16;
 
@@ -104,6 +106,10 @@ pub struct Budget {
     pub long_lines_max: usize,
     /// Streams at once whose client does not read.
     pub stalled_max: usize,
+    /// Streams up to which each gets a larger receive buffer from its provider.
+    pub wide_streams_max: usize,
+    /// Permits (of [`Self::stalled_max`]) that such a stream takes when its client stalls.
+    pub wide_stall_permits: usize,
     /// File descriptors that all of this takes, with some for files.
     pub files_max: usize,
 }
@@ -125,6 +131,10 @@ pub struct Pools {
     pub long_lines: Arc<Pool>,
     /// Streams whose client does not read.
     pub stalled: Arc<Pool>,
+    /// See [`Budget::wide_streams_max`].
+    pub wide_streams_max: usize,
+    /// See [`Budget::wide_stall_permits`].
+    pub wide_stall_permits: usize,
 }
 
 impl Budget {
@@ -157,6 +167,8 @@ impl Budget {
             answers: Pool::new(self.answer_bytes_max_total),
             long_lines: Pool::new(self.long_lines_max),
             stalled: Pool::new(self.stalled_max),
+            wide_streams_max: self.wide_streams_max,
+            wide_stall_permits: self.wide_stall_permits,
         }
     }
 

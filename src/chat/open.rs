@@ -36,6 +36,8 @@ pub struct Question {
     pub chat: Cell<Option<Chat>>,
     /// What stands for the user in a provider's logs.
     pub user: String,
+    /// Bytes of the receive buffer from the provider.
+    pub receive_bytes: usize,
     /// The memory of text, history and prompt.
     pub memory: RefCell<Option<Permit>>,
 }
@@ -157,6 +159,7 @@ async fn ask(
         .await;
     drop(body);
     let exchange = exchange.map_err(Trouble::Provider)?;
+    exchange.set_receive_bytes(question.receive_bytes);
     question.write_chat().await?;
     let permit = app.shared.pools.answers.take(0);
     let permit = permit.expect("nothing can always be taken");

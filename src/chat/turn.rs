@@ -74,6 +74,13 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
     let pools = &app.shared.pools;
     let stream = pools.streams.take(1).ok_or(Error::NO_ROOM)?;
     let slot = Slot { stream, client };
+    // While there are few streams they get more of the kernel's memory, for which their clients
+    // take more permits when they stall.
+    let is_wide = pools.streams.used() <= pools.wide_streams_max;
+    ask.wire.set_stall_permits(match is_wide {
+        true => pools.wide_stall_permits,
+        false => 1,
+    });
     let text = prompt::escape(ask.message);
     // Question and history stand in memory twice while the prompt is being sent.
     let memory = 2 * (text.len() + history.len() + config.system_prompt.len());
@@ -84,6 +91,10 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
         text: RefCell::new(text),
         history: RefCell::new(history),
         chat: Cell::new(chat),
+        receive_bytes: match is_wide {
+            true => app.shared.config.upstream.receive_buffer_bytes,
+            false => app.shared.config.upstream.socket_buffer_bytes,
+        },
         user: user(app, ask.owner, &cookie),
         memory: RefCell::new(Some(pools.prompts.take(memory).ok_or(Error::NO_ROOM)?)),
     });

@@ -318,6 +318,9 @@ fn upstream(reader: &mut Reader<'_>, socket_buffer_bytes: usize) -> Upstream {
         idle_timeout: section.seconds("idle_seconds", 55.0, 0.05..=3600.0),
         roots: section.choice("roots", &roots),
         ca_file: ca_file.flatten(),
+        receive_buffer_bytes: section
+            .memory("receive_buffer_bytes", "32K", 4 * KIB..=4 * MIB)
+            .max(socket_buffer_bytes),
         socket_buffer_bytes,
     };
     section.finish();

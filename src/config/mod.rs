@@ -258,7 +258,9 @@ pub struct Upstream {
     pub roots: Roots,
     /// PEM file with further roots.
     pub ca_file: Option<PathBuf>,
-    /// `SO_RCVBUF` as asked for (from `server.socket_buffer_bytes`).
+    /// `SO_RCVBUF` as asked for while few streams run; at least [`Self::socket_buffer_bytes`].
+    pub receive_buffer_bytes: usize,
+    /// `SO_RCVBUF` as asked for with many (from `server.socket_buffer_bytes`).
     pub socket_buffer_bytes: usize,
 }
 

@@ -57,6 +57,8 @@ pub struct Wire {
     /// The task that looked for a request while another was being answered. hyper does not look
     /// again by itself, so it is woken then, for the limits to begin.
     read_waker: RefCell<Option<Waker>>,
+    /// Permits that the client takes when it stalls, by the buffers behind its answer.
+    stall_permits: Cell<usize>,
     /// Something was handed to hyper that has not reached the kernel yet.
     unflushed: Cell<bool>,
     flush_waker: RefCell<Option<Waker>>,
@@ -70,6 +72,7 @@ impl Wire {
             in_head: Cell::new(false),
             waits_since: Cell::new(None),
             read_waker: RefCell::new(None),
+            stall_permits: Cell::new(1),
             unflushed: Cell::new(false),
             flush_waker: RefCell::new(None),
         })
@@ -80,7 +83,13 @@ impl Wire {
         self.busy.set(true);
         self.in_head.set(false);
         self.waits_since.set(None);
+        self.stall_permits.set(1);
         Busy(Rc::clone(self))
+    }
+
+    /// Says how much the answer being written will cost if its client stalls.
+    pub fn set_stall_permits(&self, n: usize) {
+        self.stall_permits.set(n);
     }
 
     /// Says that bytes are about to be handed to hyper whose arrival matters.
@@ -171,9 +180,10 @@ impl ClientIo {
     }
 
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let n = self.wire.stall_permits.get();
         let (since, permit) = self
             .stall
-            .get_or_insert_with(|| (clock::now(), self.stalled.take(1)));
+            .get_or_insert_with(|| (clock::now(), self.stalled.take(n)));
         let allowed = match permit {
             Some(_) => self.timeouts.write,
             None => self.timeouts.write.min(STALL_WITHOUT_PERMIT),

@@ -34,7 +34,7 @@ pub(super) struct Target {
     pub port: u16,
     /// With `https`: whom to expect, and whom to trust.
     pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
-    /// `SO_RCVBUF` in bytes as asked for; the kernel doubles it.
+    /// The largest `SO_RCVBUF` in bytes as asked for; the kernel doubles it.
     pub receive_bytes: usize,
 }
 
@@ -166,6 +166,19 @@ pub(super) enum Connection {
 }
 
 impl Connection {
+    /// Sets `SO_RCVBUF`, as asked for in bytes, for the answer that begins; no more than it was
+    /// when connecting.
+    pub fn set_receive_bytes(&self, bytes: usize) {
+        let tcp = match self {
+            Connection::Plain(tcp) => tcp,
+            Connection::Tls(tls) => tls.get_ref().0,
+        };
+        // A socket that refuses is broken, which the next read tells.
+        socket2::SockRef::from(tcp)
+            .set_recv_buffer_size(bytes)
+            .unwrap_or_default();
+    }
+
     /// Reads into `buf`; `Ok(0)` is the end (with TLS: an announced one).
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(buf);

@@ -219,6 +219,12 @@ impl Exchange {
         }
     }
 
+    /// Sets the kernel's receive buffer (`SO_RCVBUF`, as asked for in bytes) for this answer; it
+    /// does not become larger than it was when connecting.
+    pub fn set_receive_bytes(&self, bytes: usize) {
+        self.body.connection.set_receive_bytes(bytes);
+    }
+
     /// Decoded body bytes into the front of `buf`, which must not be empty; `Ok(0)` is the body's
     /// clean end. Allocates nothing over plain TCP. The waker is woken when more may be there.
     ///

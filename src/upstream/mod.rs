@@ -85,7 +85,7 @@ impl Shared {
                     host: provider.host.clone(),
                     port: provider.port,
                     tls,
-                    receive_bytes: settings.socket_buffer_bytes,
+                    receive_bytes: settings.receive_buffer_bytes,
                 },
                 heads: Heads::new(provider)?,
                 breaker: Arc::new(Mutex::new(breaker)),

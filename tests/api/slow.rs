@@ -25,8 +25,7 @@ fn flooded(server: &Server, provider: &Provider) -> (Conn, thread::JoinHandle<us
 fn hundreds_of_readers_at_one_byte_a_second() {
     let provider = Provider::played();
     // One stream in ten may stall: as many as are meant to take a few thousand streams.
-    let settings =
-        "limits.memory = \"192M\"\nchat.streams_per_client_max = 10000\nserver.workers = 2";
+    let settings = "limits.memory = \"192M\"\nupstream.receive_buffer_bytes = \"8K\"\nchat.streams_per_client_max = 10000\nserver.workers = 2";
     let server = Server::start(&provider, settings);
     let stalled_max = limit(&server, "stalled_max");
     assert!(stalled_max >= MANY, "{stalled_max} may stall");
@@ -110,7 +109,7 @@ fn more_readers_that_take_nothing_than_the_sum_holds_are_closed_early() {
         &provider,
         &format!(
             "limits.memory = {memory:?}\nserver.workers = 2\nserver.write_seconds = 4\n\
-             chat.streams_per_client_max = 1000"
+             chat.streams_per_client_max = 1000\nupstream.receive_buffer_bytes = \"8K\""
         ),
     );
     let stalled_max = limit(&server, "stalled_max");

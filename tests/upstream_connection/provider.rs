@@ -110,6 +110,7 @@ pub fn settings() -> config::Upstream {
         idle_timeout: Duration::from_secs(55),
         roots: config::Roots::BuiltIn,
         ca_file: None,
+        receive_buffer_bytes: 8192,
         socket_buffer_bytes: 8192,
     }
 }
