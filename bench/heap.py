@@ -58,7 +58,7 @@ def record(bench):
         report = bench.loaded(client, 60)
         if report["ends"] != {"stop": STREAMS}:
             raise Trouble(f"the chats ended otherwise: {report['ends']}")
-    client, ready = bench.streams(url, streams=STREAMS, message="sim: tokens=20 rate=50 hold=1", ready_deltas=20, timeout_seconds=30)
+    client, ready = bench.streams(url, streams=STREAMS, message="sim: tokens=20 rate=50 hold=1", ready_deltas=20, timeout=30)
     bench.report(client)
     if ready != STREAMS:
         raise Trouble(f"{ready} of {STREAMS} chats were ready")
