@@ -31,7 +31,7 @@ fn help_and_version() {
     assert_eq!((code, out, err.as_str()), (0, version, ""));
     let (code, out, _) = run(&["--help"], &[]);
     assert_eq!(code, 0);
-    for command in ["serve", "check", "example-config", "demo"] {
+    for command in ["serve", "check", "example-config", "demo", "user"] {
         assert!(out.contains(command), "{out}");
     }
     let (code, out, _) = run(&["serve", "--help"], &[]);
