@@ -4,10 +4,12 @@ use super::verify::verify;
 use super::{Browser, quota, register, session};
 use crate::app::App;
 use crate::error::Error;
+use crate::http::address::Bucket;
 use crate::http::fields::Field;
+use crate::limits::{KeyedPermit, Permit};
 use crate::log;
-use crate::model::{Identifier, User};
-use crate::store::{SessionInfo, Updated};
+use crate::model::{Identifier, User, UserId};
+use crate::store::{OwnChat, SessionInfo, StoreError, Updated};
 
 /// Changes the fields that are there; one that is empty is removed. The user as it is then.
 ///
@@ -72,14 +74,52 @@ pub struct Export {
     pub user: User,
     /// Its sessions.
     pub sessions: Vec<SessionInfo>,
+    /// What it takes to read the chats, which may be more than fits into memory.
+    pub held: ExportHeld,
 }
 
-/// Collects what is held on whoever is logged in.
+/// A running export counts as one of its user's streams, and holds the room for one chat.
+#[derive(Debug)]
+pub struct ExportHeld {
+    _stream: Permit,
+    _user: KeyedPermit<Bucket>,
+    _memory: Permit,
+}
+
+/// Collects what is held on whoever is logged in, but for the chats: [`next_chat`] reads these one
+/// by one.
 ///
 /// # Errors
-/// Nobody is logged in; a store is down.
+/// Nobody is logged in; as many streams of this user as there may be; no room; a store is down.
 pub async fn export(app: &App, browser: &Browser<'_>) -> Result<Export, Error> {
     let (current, sessions) = session::list(app, browser.session.as_ref()).await?;
     let user = current.user;
-    Ok(Export { user, sessions })
+    let shared = &app.shared;
+    let streams = shared.clients.take(Bucket::of_user(user.id.0));
+    let streams = streams.ok_or(Error::TooMany(5))?;
+    // A chat stands in memory twice while the store hands it over.
+    let chat_bytes = 2 * shared.config.chat.history_bytes_max;
+    Ok(Export {
+        user,
+        sessions,
+        held: ExportHeld {
+            _stream: shared.pools.streams.take(1).ok_or(Error::NO_ROOM)?,
+            _user: streams,
+            _memory: shared
+                .pools
+                .prompts
+                .take(chat_bytes)
+                .ok_or(Error::NO_ROOM)?,
+        },
+    })
+}
+
+/// The user's next chat after that place, if there is one more.
+///
+/// # Errors
+/// The session store is down.
+pub async fn next_chat(app: &App, user: UserId, after: i64) -> Result<Option<OwnChat>, StoreError> {
+    let now_ms = app.clock.wall_ms();
+    let chats = app.stores.sessions.chats_of(now_ms, user, after, 1).await?;
+    Ok(chats.into_iter().next())
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
+use super::export::Export;
 use super::{browser, login, read, without_login};
 use crate::accounts::register::Form;
 use crate::accounts::{profile, register, session};
@@ -64,8 +65,10 @@ pub async fn export(app: Rc<App>, request: Request) -> Result<Reply, Error> {
     let mut user = shown(&export.user);
     user["created"] = (export.user.created_ms / 1000).into();
     let sessions: Vec<Value> = export.sessions.iter().map(shown_session).collect();
-    let export = json!({"ok": true, "user": user, "sessions": sessions});
-    Ok(Reply::ok(export.to_string()))
+    let start = json!({"ok": true, "user": user, "sessions": sessions});
+    let id = export.user.id;
+    let stream = Export::new(app, id, export.held, start.to_string());
+    Ok(Reply::stream(Box::new(stream)))
 }
 
 fn user_reply(user: &User) -> Reply {

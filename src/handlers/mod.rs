@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod chat;
+mod export;
 pub mod password;
 pub mod session;
 pub mod status;

@@ -6,8 +6,8 @@ use super::chats::SessionFile;
 use super::embedded::{Call, Queue, Reply, answer};
 use super::secrets::AccountFile;
 use super::{
-    ChatKey, NewSession, OutboxRow, Owner, Posted, Registered, Reservation, Reserved, Session,
-    SessionInfo, StoreError, Taken, TokenUse, Updated, Window,
+    ChatKey, NewSession, OutboxRow, OwnChat, Owner, Posted, Registered, Reservation, Reserved,
+    Session, SessionInfo, StoreError, Taken, TokenUse, Updated, Window,
 };
 use crate::model::{
     Credential, DisplayName, Email, Identifier, NewUser, PasswordHash, Phone, Token, User, UserId,
@@ -103,6 +103,7 @@ calls! {
         read ResetToken reset_token(now_ms: i64, token_sha256: [u8; 32]) -> Option<UserId>;
         write DropResetTokens drop_reset_tokens(user: UserId) -> ();
         write DeleteChat delete_chat(chat: ChatKey, owner: Owner) -> ();
+        read ChatsOf chats_of(now_ms: i64, user: UserId, after: i64, rows_max: u32) -> Vec<OwnChat>;
         write DeleteChatsOf delete_chats_of(user: UserId, rows_max: u32) -> u32;
         write Reserve reserve(now_ms: i64, windows: Vec<Window>) -> Reserved;
         write Release release(reservation: Reservation) -> ();

@@ -6,7 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::sqlite::{File, Plan};
 use super::{
-    Begun, ChatKey, Found, Generation, OnEvent, Owner, StoreError, Turn, Window, logins, windows,
+    Begun, ChatKey, Found, Generation, OnEvent, OwnChat, Owner, StoreError, Turn, Window, logins,
+    windows,
 };
 use crate::model::UserId;
 use crate::{entropy, llm::history};
@@ -205,6 +206,34 @@ impl SessionFile {
                 .execute(params![key.0, owner.id()])?;
             Ok(())
         })
+    }
+
+    pub(super) fn chats_of(
+        &mut self,
+        now_ms: i64,
+        user: UserId,
+        after: i64,
+        rows_max: u32,
+    ) -> Result<Vec<OwnChat>, StoreError> {
+        let found = self.file.read(|file| {
+            file.prepare_cached(
+                "SELECT rowid, expires_ms, messages FROM chats
+                 WHERE owner = ?1 AND rowid > ?2 AND expires_ms > ?3 ORDER BY rowid LIMIT ?4",
+            )?
+            .query_map(params![user.0, after, now_ms, rows_max], |row| {
+                Ok(OwnChat {
+                    place: row.get(0)?,
+                    expires_ms: row.get(1)?,
+                    messages: row.get(2)?,
+                })
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let readable = found.into_iter().map(|chat| OwnChat {
+            messages: self.readable(chat.messages),
+            ..chat
+        });
+        Ok(readable.collect())
     }
 
     pub(super) fn delete_chats_of(

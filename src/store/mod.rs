@@ -25,7 +25,7 @@ use crate::error::Error;
 
 pub use accounts::Accounts;
 pub use outcomes::{
-    ADDRESS_CHARS_MAX, NewSession, OutboxRow, Posted, Registered, Reservation, Reserved,
+    ADDRESS_CHARS_MAX, NewSession, OutboxRow, OwnChat, Posted, Registered, Reservation, Reserved,
     SESSIONS_PER_USER_MAX, Session, SessionInfo, Taken, TokenUse, USER_AGENT_CHARS_MAX, Updated,
 };
 pub use sessions::Sessions;

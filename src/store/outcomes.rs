@@ -145,6 +145,24 @@ impl fmt::Debug for SessionInfo {
     }
 }
 
+/// A chat as its user may take it away.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnChat {
+    /// Where it stands among its user's chats, for [`super::Sessions::chats_of`].
+    pub place: i64,
+    /// When it ends, milliseconds since 1970.
+    pub expires_ms: i64,
+    /// As [`super::Found::messages`].
+    pub messages: Vec<u8>,
+}
+
+/// Messages have no place in a log.
+impl fmt::Debug for OwnChat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OwnChat({} bytes)", self.messages.len())
+    }
+}
+
 /// The answer to [`super::Sessions::reserve`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reserved {

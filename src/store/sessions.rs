@@ -3,8 +3,8 @@
 
 use super::embedded::{Call, Queue};
 use super::{
-    ADDRESS_CHARS_MAX, Begun, ChatKey, Generation, NewSession, Owner, Reservation, Reserved,
-    Session, SessionInfo, StoreError, Turn, USER_AGENT_CHARS_MAX, Window,
+    ADDRESS_CHARS_MAX, Begun, ChatKey, Generation, NewSession, OwnChat, Owner, Reservation,
+    Reserved, Session, SessionInfo, StoreError, Turn, USER_AGENT_CHARS_MAX, Window,
 };
 use crate::model::{Token, UserId};
 
@@ -273,6 +273,24 @@ impl Sessions {
     pub async fn delete_chat(&self, chat: ChatKey, owner: Owner) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.delete_chat(chat, owner).await,
+        }
+    }
+
+    /// Up to `rows_max` live chats of this user that come after this [`OwnChat::place`], in order; the
+    /// first ones come after `i64::MIN`. Each may be as long as histories are
+    /// (`chat.history_bytes_max`).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn chats_of(
+        &self,
+        now_ms: i64,
+        user: UserId,
+        after: i64,
+        rows_max: u32,
+    ) -> Result<Vec<OwnChat>, StoreError> {
+        match self {
+            Sessions::Embedded(queue) => queue.chats_of(now_ms, user, after, rows_max).await,
         }
     }
 

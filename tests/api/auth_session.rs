@@ -188,6 +188,7 @@ fn a_profile_is_changed_exported_and_deleted() {
     let export = alice.get("/auth/me/export").json();
     assert_eq!(export["user"]["email"], "alice@b.c");
     assert_eq!(export["sessions"][0]["user_agent"], "tests/1");
+    assert_eq!(export["chats"], json!([]));
     // Deleted by whoever knows the password, with everything.
     let delete = |person: &mut Person<'_>, password: &str| {
         let body = json!({"password": password}).to_string();
@@ -206,4 +207,44 @@ fn a_profile_is_changed_exported_and_deleted() {
         "Invalid credentials",
     );
     assert_eq!(alice.register("alice@b.c").status, 201);
+}
+
+#[test]
+fn an_export_holds_all_own_chats_and_no_others() {
+    let server = Server::start(&Provider::friendly(), "");
+    let mut alice = Person::logged_in(&server, "alice@b.c");
+    let mut bob = Person::logged_in(&server, "bob@b.c");
+    let ask = |person: &mut Person<'_>, message: &str| {
+        let reply = person.post("/deepseek_chat", &json!({"message": message}));
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    };
+    ask(&mut bob, "not hers");
+    // Longer than a piece on the wire, and with what JSON escapes.
+    let long = "\"\n字".repeat(4000);
+    let mut expect = Vec::new();
+    for n in 0..5 {
+        alice.cookies.remove("cc_app");
+        let messages = [format!("{n} {long}"), format!("more {n}")];
+        messages.iter().for_each(|message| ask(&mut alice, message));
+        let said = messages.iter().flat_map(|message| {
+            [
+                json!({"role": "user", "content": message}),
+                json!({"role": "assistant", "content": "Hello you"}),
+            ]
+        });
+        expect.push(said.collect::<Vec<_>>());
+    }
+    let reply = alice.get("/auth/me/export");
+    assert!(reply.whole && reply.get("cache-control") == Some("no-store"));
+    let export = reply.json();
+    let chats = export["chats"].as_array().expect("a list");
+    let messages: Vec<_> = chats.iter().map(|chat| &chat["messages"]).collect();
+    assert_eq!(json!(messages), json!(expect));
+    assert!(chats.iter().all(|chat| chat["expires"].is_u64()));
+    assert_eq!(alice.send("HEAD /auth/me/export", None).status, 200);
+    let other = bob.get("/auth/me/export").json();
+    assert_eq!(other["chats"][0]["messages"][0]["content"], "not hers");
+    assert_eq!(other["chats"].as_array().map(Vec::len), Some(1));
+    // It is one of the user's streams, given back at its end.
+    assert_eq!(alice.get("/auth/me/export").status, 200);
 }
