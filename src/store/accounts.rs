@@ -12,8 +12,9 @@ use crate::model::{
 };
 
 /// A handle to the account store. All times are milliseconds since 1970, given by the caller.
-/// Each answer to a write is given after its commit; what a [`StoreError::TimedOut`] leaves open
-/// may still be carried out, all other errors mean that nothing was written.
+/// Each answer to a write is given after its commit. What registers, sets a password or posts a
+/// request is rolled back if its caller has had [`StoreError::TimedOut`] by then; other writes may
+/// still be carried out after that. All other errors mean that nothing was written.
 #[derive(Clone)]
 pub enum Accounts {
     /// The store's thread of this process.
@@ -127,7 +128,7 @@ impl Accounts {
     /// one transaction.
     ///
     /// # Errors
-    /// [`StoreError`]; after [`StoreError::Unavailable`] the token is still good.
+    /// [`StoreError`]; then the token is still good, unless the time ran out during the commit itself.
     pub async fn use_reset_token(
         &self,
         now_ms: i64,

@@ -14,7 +14,9 @@ use crate::model::{
 };
 
 /// `read` marks calls that are skipped when nobody waits for them any more; a `write` is carried
-/// out all the same.
+/// out all the same, since ending something is right however late. A `bound` write stands or falls
+/// with its caller, who was told 503 and may try again: it is rolled back unless somebody waits for
+/// it right before its commit.
 macro_rules! calls {
     ($(#[$doc:meta])* $name:ident for $file:ty {
         $($kind:ident $variant:ident $method:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*
@@ -26,17 +28,18 @@ macro_rules! calls {
         }
 
         impl $name {
-            /// A read whose caller has gone; a write is never moot.
+            /// Something whose caller has gone, and that is for the caller only.
             pub(super) fn is_moot(&self) -> bool {
                 match self {
-                    $(Self::$variant { reply, .. } => calls!(@$kind) && reply.is_closed(),)*
+                    $(Self::$variant { reply, .. } => calls!(@moot $kind) && reply.is_closed(),)*
                 }
             }
 
             pub(super) fn carry_out(self, file: &mut $file) {
                 match self {
                     $(Self::$variant { $($arg,)* reply } => {
-                        answer(reply, file.$method($($arg),*));
+                        let outcome = calls!(@do $kind file, reply, $method($($arg),*));
+                        answer(reply, outcome);
                     })*
                 }
             }
@@ -48,28 +51,35 @@ macro_rules! calls {
             })*
         }
     };
-    (@read) => { true };
-    (@write) => { false };
+    (@moot read) => { true };
+    (@moot write) => { false };
+    (@moot bound) => { true };
+    (@do bound $file:ident, $reply:ident, $method:ident($($arg:ident),*)) => {
+        $file.$method(&|| !$reply.is_closed(), $($arg),*)
+    };
+    (@do $kind:ident $file:ident, $reply:ident, $method:ident($($arg:ident),*)) => {
+        $file.$method($($arg),*)
+    };
 }
 
 calls! {
     /// What is asked of the account file.
     Account for AccountFile {
         read Taken taken(email: Email, phone: Option<Phone>) -> Taken;
-        write Register register(now_ms: i64, user: NewUser) -> Registered;
+        bound Register register(now_ms: i64, user: NewUser) -> Registered;
         read Credential credential(identifier: Identifier) -> Option<Credential>;
         read CredentialOf credential_of(user: UserId) -> Option<Credential>;
         read User user(user: UserId) -> Option<User>;
         write Rehash rehash(now_ms: i64, user: UserId, old: PasswordHash, new: PasswordHash)
             -> bool;
-        write UseResetToken use_reset_token(
+        bound UseResetToken use_reset_token(
             now_ms: i64, token_sha256: [u8; 32], user: UserId, new: PasswordHash,
             end_sessions: bool
         ) -> TokenUse;
-        write ChangePassword change_password(
+        bound ChangePassword change_password(
             now_ms: i64, user: UserId, old: PasswordHash, new: PasswordHash
         ) -> Option<Credential>;
-        write SetPassword set_password(now_ms: i64, user: UserId, new: PasswordHash) -> bool;
+        bound SetPassword set_password(now_ms: i64, user: UserId, new: PasswordHash) -> bool;
         write UpdateProfile update_profile(
             now_ms: i64, user: UserId, display_name: Option<Option<DisplayName>>,
             phone: Option<Option<Phone>>
@@ -80,7 +90,7 @@ calls! {
         read ListUsers list_users(after: UserId, rows_max: u32) -> Vec<User>;
         read FindUsers find_users(text: String) -> Vec<User>;
         read HashMix hash_mix() -> Vec<(String, u32)>;
-        write PostResetRequest post_reset_request(now_ms: i64, identifier: Identifier) -> Posted;
+        bound PostResetRequest post_reset_request(now_ms: i64, identifier: Identifier) -> Posted;
         write ClaimLetters claim_letters(now_ms: i64, lease_ms: i64, rows_max: u32)
             -> Vec<OutboxRow>;
         write FinishLetter finish_letter(id: i64) -> ();

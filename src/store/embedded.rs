@@ -1,8 +1,9 @@
 //! The store's thread: it alone owns the two files, and takes calls from a bounded queue.
 //!
 //! An answer is sent after its commit, so what was answered survives a `kill -9`. A caller waits
-//! `store.timeout_seconds` for room in the queue and the answer together; a write that it gave up
-//! on is carried out all the same, a read is skipped.
+//! `store.timeout_seconds` for room in the queue and the answer together. When it gives up, a read
+//! is skipped, a write is carried out all the same, or rolled back if it is of use to its caller
+//! only (`calls`).
 
 use std::fmt;
 use std::sync::Arc;

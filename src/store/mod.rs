@@ -105,7 +105,7 @@ pub struct Stores {
 pub enum StoreError {
     /// The disk is full or broken, another process holds the file, or the store has stopped.
     Unavailable,
-    /// No answer within `store.timeout_seconds`; a write may still be carried out.
+    /// No answer within `store.timeout_seconds`; some writes may still be carried out.
     TimedOut,
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, params};
 use tokio::time::Instant;
 
 use super::secrets::AccountFile;
-use super::sqlite::File;
+use super::sqlite::{File, Wanted};
 use super::{OutboxRow, Posted, StoreError};
 use crate::clock;
 use crate::model::{Identifier, Letter, Phone, User, UserId};
@@ -72,16 +72,19 @@ impl FullReport {
 }
 
 impl AccountFile {
-    /// A transaction that may post mails.
+    /// A transaction that may post mails; see [`File::write_while`].
     pub(super) fn write_and_post<T>(
         &mut self,
+        wanted: Wanted<'_>,
         work: impl FnOnce(&Connection, &mut Outbox) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let mut outbox = Outbox {
             rows_max: self.outbox_max,
             dropped: false,
         };
-        let value = self.file.write(|file| work(file, &mut outbox))?;
+        let value = self
+            .file
+            .write_while(wanted, |file| work(file, &mut outbox))?;
         if outbox.dropped {
             self.full_report.note(&self.file);
         }
@@ -90,10 +93,11 @@ impl AccountFile {
 
     pub(super) fn post_reset_request(
         &mut self,
+        wanted: Wanted<'_>,
         now_ms: i64,
         identifier: Identifier,
     ) -> Result<Posted, StoreError> {
-        self.write_and_post(|file, outbox| {
+        self.write_and_post(wanted, |file, outbox| {
             outbox.post(file, now_ms, Letter::Reset, None, identifier.as_str())?;
             Ok(match outbox.dropped {
                 true => Posted::Dropped,

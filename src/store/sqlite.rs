@@ -42,6 +42,9 @@ pub(super) struct Plan {
     pub busy: Duration,
 }
 
+/// Whether somebody still waits for a write.
+pub(super) type Wanted<'a> = &'a dyn Fn() -> bool;
+
 /// An open file.
 #[derive(Debug)]
 pub(super) struct File {
@@ -81,19 +84,37 @@ impl File {
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        self.write_while(&|| true, work)
+    }
+
+    /// The same, but nothing is written if this is no longer `wanted` when the lock has been had, or
+    /// right before the commit. Then the error says that it took too long.
+    pub(super) fn write_while<T>(
+        &mut self,
+        wanted: Wanted<'_>,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let outcome = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .and_then(|transaction| {
+                if !wanted() {
+                    return Ok(None);
+                }
                 let value = work(&transaction)?;
+                if !wanted() {
+                    // Dropping the transaction rolls it back.
+                    return Ok(None);
+                }
                 transaction.commit()?;
-                Ok(value)
+                Ok(Some(value))
             });
         match outcome {
-            Ok(value) => {
+            Ok(Some(value)) => {
                 self.health.wrote(clock::now());
                 Ok(value)
             }
+            Ok(None) => Err(StoreError::TimedOut),
             Err(error) => Err(self.health.failed(clock::now(), &error)),
         }
     }

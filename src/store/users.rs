@@ -10,6 +10,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::secrets::AccountFile;
+use super::sqlite::Wanted;
 use super::{Registered, StoreError, Taken, TokenUse, Updated, outbox};
 use crate::clock::Clock;
 use crate::entropy;
@@ -35,10 +36,11 @@ impl AccountFile {
 
     pub(super) fn register(
         &mut self,
+        wanted: Wanted<'_>,
         now_ms: i64,
         user: NewUser,
     ) -> Result<Registered, StoreError> {
-        self.write_and_post(|file, outbox| {
+        self.write_and_post(wanted, |file, outbox| {
             let taken = is_taken(file, &user.email, user.phone.as_ref())?;
             if taken.email {
                 return Ok(Registered::EmailTaken);
@@ -117,13 +119,14 @@ impl AccountFile {
 
     pub(super) fn use_reset_token(
         &mut self,
+        wanted: Wanted<'_>,
         now_ms: i64,
         token_sha256: [u8; 32],
         user: UserId,
         new: PasswordHash,
         end_sessions: bool,
     ) -> Result<TokenUse, StoreError> {
-        self.write_and_post(|file, outbox| {
+        self.write_and_post(wanted, |file, outbox| {
             if !find_user(file, user)?.is_some_and(|user| user.is_active) {
                 return Ok(TokenUse::NoUser);
             }
@@ -147,12 +150,13 @@ impl AccountFile {
 
     pub(super) fn change_password(
         &mut self,
+        wanted: Wanted<'_>,
         now_ms: i64,
         user: UserId,
         old: PasswordHash,
         new: PasswordHash,
     ) -> Result<Option<Credential>, StoreError> {
-        self.write_and_post(|file, outbox| {
+        self.write_and_post(wanted, |file, outbox| {
             let found = find_credential(file, user)?;
             let is_current = |found: &Credential| found.is_active && found.hash == Some(old);
             if !found.is_some_and(|found| is_current(&found)) {
@@ -167,11 +171,12 @@ impl AccountFile {
 
     pub(super) fn set_password(
         &mut self,
+        wanted: Wanted<'_>,
         now_ms: i64,
         user: UserId,
         new: PasswordHash,
     ) -> Result<bool, StoreError> {
-        self.write_and_post(|file, outbox| {
+        self.write_and_post(wanted, |file, outbox| {
             if !end_sessions_now(file, now_ms, user)? {
                 return Ok(false);
             }
