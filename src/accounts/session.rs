@@ -44,8 +44,8 @@ pub async fn owner(app: &App, cookie: Option<&Token>) -> Result<Owner, StoreErro
         return Ok(Owner::Anonymous);
     };
     let now_ms = app.clock.wall_ms();
-    let session = app.stores.sessions.session(now_ms, token).await?;
-    Ok(session.map_or(Owner::Anonymous, |session| Owner::User(session.user.0)))
+    let user = app.stores.sessions.chat_user(now_ms, token).await?;
+    Ok(user.map_or(Owner::Anonymous, |user| Owner::User(user.0)))
 }
 
 /// Begins a session in the place of the browser's own, if it has one.

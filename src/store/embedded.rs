@@ -19,6 +19,7 @@ use super::secrets::{AccountFile, Secrets};
 use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, sqlite};
 use crate::clock::{self, Clock};
 use crate::config;
+use crate::model::{Token, UserId};
 
 /// Pause between sweeps: 4 × 25 rows of each kind a second while there are expired ones.
 const SWEEP_PAUSE: Duration = Duration::from_millis(250);
@@ -60,6 +61,11 @@ pub(super) enum Call {
         owner: Owner,
         reply: Reply<()>,
     },
+    ChatUser {
+        now_ms: i64,
+        token: Token,
+        reply: Reply<Option<UserId>>,
+    },
     PingSessions {
         reply: Reply<()>,
     },
@@ -79,6 +85,7 @@ impl Call {
                 reply,
                 ..
             } => reply.is_closed(),
+            Call::ChatUser { reply, .. } => reply.is_closed(),
             Call::PingSessions { reply } | Call::PingAccounts { reply } => reply.is_closed(),
             Call::Login(call) => call.is_moot(),
             Call::Account(call) => call.is_moot(),
@@ -309,11 +316,32 @@ impl Worker {
             Call::ResetChat { chat, owner, reply } => {
                 answer(reply, self.sessions.reset(chat, owner));
             }
+            Call::ChatUser {
+                now_ms,
+                token,
+                reply,
+            } => answer(reply, self.chat_user(now_ms, token)),
             Call::PingSessions { reply } => answer(reply, self.sessions.ping()),
             Call::PingAccounts { reply } => answer(reply, self.accounts.ping()),
             Call::Login(call) => call.carry_out(&mut self.sessions),
             Call::Account(call) => call.carry_out(&mut self.accounts),
         }
+    }
+}
+
+impl Worker {
+    /// Both files are this thread's own, so it costs one more read to see that the account does not
+    /// admit the session any more: its row may have outlived a crash. An account file that cannot be
+    /// read keeps nobody from chatting.
+    fn chat_user(&mut self, now_ms: i64, token: Token) -> Result<Option<UserId>, StoreError> {
+        let Some(session) = self.sessions.session(now_ms, token)? else {
+            return Ok(None);
+        };
+        let admits = self.accounts.user(session.user).map(|user| {
+            // The row stays for whoever ends it; it is of no use until then.
+            user.is_some_and(|user| user.admits(session.created_ms))
+        });
+        Ok(admits.unwrap_or(true).then_some(session.user))
     }
 }
 

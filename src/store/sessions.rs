@@ -144,6 +144,30 @@ impl Sessions {
         }
     }
 
+    /// Whose chats this cookie leads to: the user of its session, as far as this store knows. The
+    /// account store need not answer. Where both are one process's files, a session that its account
+    /// does not admit any more is nobody's.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn chat_user(
+        &self,
+        now_ms: i64,
+        token: &Token,
+    ) -> Result<Option<UserId>, StoreError> {
+        match self {
+            Sessions::Embedded(queue) => {
+                let token = token.clone();
+                let call = |reply| Call::ChatUser {
+                    now_ms,
+                    token,
+                    reply,
+                };
+                queue.call(call).await
+            }
+        }
+    }
+
     /// Ends the session of this cookie; whose it was.
     ///
     /// # Errors

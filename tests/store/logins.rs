@@ -250,3 +250,30 @@ async fn random_reservations_agree_with_a_map() {
     }
     open.stop();
 }
+
+#[tokio::test]
+async fn a_session_that_a_crash_left_behind_leads_to_no_chat() {
+    let open = Open::fresh();
+    let (sessions, accounts) = (&open.stores.sessions, &open.stores.accounts);
+    for case in 0..4 {
+        let id = registered(accounts, &format!("{case}@b.c")).await;
+        let (token, new) = login(id, T0);
+        sessions.create_session(new).await.unwrap();
+        assert_eq!(sessions.chat_user(T0, &token).await, Ok(Some(id)));
+        assert_eq!(sessions.chat_user(T0 + HOUR, &token).await, Ok(None));
+        // The process ends before the rows of the sessions are removed.
+        match case {
+            0 => assert_eq!(accounts.delete_user(id).await, Ok(true)),
+            1 => assert_eq!(accounts.set_active(T0, id, false).await, Ok(true)),
+            2 => {
+                let set = accounts.set_password(T0, id, hash("$argon2id", "x"));
+                assert_eq!(set.await, Ok(true));
+            }
+            _ => assert_eq!(accounts.end_sessions_before_now(T0, id).await, Ok(true)),
+        }
+        assert!(sessions.session(T0, &token).await.unwrap().is_some());
+        assert_eq!(sessions.chat_user(T0, &token).await, Ok(None), "{case}");
+    }
+    assert_eq!(sessions.chat_user(T0, &Token::new()).await, Ok(None));
+    open.stop();
+}
