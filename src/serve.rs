@@ -18,10 +18,12 @@ use tokio::time::timeout;
 use crate::accounts::quota::{WAITING_PER_CLIENT_MAX, WAITING_PER_SUBJECT_MAX};
 use crate::app::{Phase, Shared};
 use crate::budget::Budget;
+use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::hasher;
 use crate::limits::{KeyedPool, Windows};
 use crate::log::{self, Value};
+use crate::mail::Sender;
 use crate::store::Backend;
 use crate::upstream;
 use crate::worker::{self, Listener, Setup};
@@ -99,6 +101,7 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
     }
     let upstream = upstream::Shared::new(&config.upstream, &config.providers)?;
     let backend = Backend::start(&config.store, log_store)?;
+    let mail = Sender::new(&config, backend.connect(), Clock::System)?;
     let hasher = hasher::Running::start(&config.auth)?;
     let shared = Arc::new(Shared {
         pools: budget.pools(),
@@ -117,6 +120,7 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
             own.extend(bound);
         }
     }
+    let mut mail = Some(mail);
     let mut threads = Vec::new();
     for (worker, listeners) in listeners.into_iter().enumerate() {
         let setup = Setup {
@@ -126,6 +130,7 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
             stores: backend.connect(),
             hasher: hasher.connect(),
             upstream: Arc::clone(&upstream),
+            mail: mail.take(),
             phases: phase.clone(),
         };
         let end = end.clone();

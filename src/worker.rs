@@ -28,6 +28,7 @@ use crate::http::reply;
 use crate::http::wire::{ClientIo, Socket, Timeouts, Wire};
 use crate::limits::{Permit, READ_BYTES};
 use crate::log::{self, Value};
+use crate::mail::Sender;
 use crate::memory;
 use crate::router;
 use crate::saver::{SAVE_TIMEOUT, Saver};
@@ -44,6 +45,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ENDING_TIMEOUT: Duration = Duration::from_secs(SAVE_TIMEOUT.as_secs() + 1);
 /// How long a connection that there is no room for is kept so that it sees the refusal.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Names that a core looks up at a time: a provider's, and the mail server's, which must not keep it
+/// waiting.
+const LOOKUPS_MAX: usize = 2;
 /// How many such connections a core keeps at a time.
 const REFUSALS_MAX: usize = 32;
 
@@ -76,6 +80,8 @@ pub struct Setup {
     pub hasher: Hasher,
     /// The providers.
     pub upstream: Arc<upstream::Shared>,
+    /// Sends the mails of the whole process; one worker has it.
+    pub mail: Option<Sender>,
     /// The server's phase.
     pub phases: watch::Receiver<Phase>,
 }
@@ -88,7 +94,7 @@ pub fn run(setup: Setup) -> Result<(), String> {
     log::gather();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(1)
+        .max_blocking_threads(LOOKUPS_MAX)
         .on_thread_park(log::flush)
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(|error| format!("runtime: {error}"))?;
@@ -103,6 +109,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
         stores,
         hasher,
         upstream,
+        mail,
         mut phases,
     } = setup;
     let streams_max = shared.pools.streams.max();
@@ -122,6 +129,14 @@ async fn serve(setup: Setup) -> Result<(), String> {
     if worker == 0 {
         spawn_local(check_models(Rc::clone(&app)));
     }
+    let mut mailing = JoinSet::new();
+    if let Some(sender) = mail {
+        let mut phases = phases.clone();
+        mailing.spawn_local(sender.run(async move {
+            // A server that is gone is not running either.
+            let _: Result<_, _> = phases.wait_for(|phase| *phase >= Phase::Draining).await;
+        }));
+    }
     let live = Rc::new(Live::default());
     spawn_local(give_memory_back(Rc::clone(&live)));
     let mut accepting = JoinSet::new();
@@ -135,11 +150,14 @@ async fn serve(setup: Setup) -> Result<(), String> {
     }
     let ended = tokio::select! {
         _ = phases.wait_for(|phase| *phase >= Phase::Draining) => None,
-        ended = accepting.join_next() => ended,
+        ended = accepting.join_next() => Some(format!("listening ended: {ended:?}")),
+        Some(ended) = mailing.join_next() => Some(format!("the mail sender ended: {ended:?}")),
     };
-    // In a drain the accepting worker may end its way here before this one hears of the drain.
-    if *phases.borrow() < Phase::Draining {
-        return Err(format!("listening ended: {ended:?}"));
+    // In a drain the accepting worker or the sender may end before this one hears of the drain.
+    if let Some(ended) = ended
+        && *phases.borrow() < Phase::Draining
+    {
+        return Err(ended);
     }
     app.phase.set(Phase::Draining);
     live.wake_all();
@@ -156,11 +174,13 @@ async fn serve(setup: Setup) -> Result<(), String> {
         }
     }
     drop(app);
-    match timeout(ENDING_TIMEOUT, saving).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("the saver: {error}")),
-        // A connection that was cut still holds the way to the saver, but nothing to save.
-        Err(_) => Ok(()),
+    let ended = async { tokio::join!(saving, mailing.join_next()) };
+    match timeout(ENDING_TIMEOUT, ended).await {
+        Ok((Err(error), _)) => Err(format!("the saver: {error}")),
+        Ok((_, Some(Err(error)))) => Err(format!("the mail sender: {error}")),
+        // A connection that was cut still holds the way to the saver, but nothing to save; a letter
+        // that takes longer is sent by the next process.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::{
     Budget, CALL_BYTES, CONNECTION_BYTES, HASH_CALL_BYTES, HASHER_BYTES, IDLE_BYTES,
-    LONG_LINE_BYTES, LONG_LINES_MAX, PROVIDER_BYTES, Row, SPARE_CONNECTIONS, STALLED_BYTES,
-    STREAM_BYTES, STREAMS_MIN, STREAMS_PER_STALLED, STREAMS_PER_WIDE, TLS_BYTES, TLS_STALLED_BYTES,
-    WORKER_BYTES,
+    LONG_LINE_BYTES, LONG_LINES_MAX, MAIL_BYTES, PROVIDER_BYTES, Row, SPARE_CONNECTIONS,
+    STALLED_BYTES, STREAM_BYTES, STREAMS_MIN, STREAMS_PER_STALLED, STREAMS_PER_WIDE, TLS_BYTES,
+    TLS_STALLED_BYTES, WORKER_BYTES,
 };
 use crate::config::Config;
 
@@ -115,6 +115,12 @@ impl Needs {
             1,
             self.hasher_bytes,
             "auth.hash_memory_max, its queue and thread",
+        )?;
+        sum.take(
+            "mail sender",
+            1,
+            MAIL_BYTES,
+            "a letter and a connection with TLS",
         )?;
 
         // The share grows evenly with the memory, so that more memory never means fewer streams;

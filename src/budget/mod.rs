@@ -28,6 +28,9 @@ pub const CALL_BYTES: usize = 2 * KIB;
 pub const HASHER_BYTES: usize = 64 * KIB;
 /// A password waiting for the hasher (128 code points), and the hash that it is compared with.
 pub const HASH_CALL_BYTES: usize = KIB;
+/// The mail sender: one letter, and a connection with TLS (session, certificates, buffers that a
+/// handshake has grown).
+pub const MAIL_BYTES: usize = 64 * KIB;
 /// An event longer than a stream's carry: the event as collected, and as transcoded.
 pub const LONG_LINE_BYTES: usize = 2 * EVENT_BYTES_MAX;
 /// Most long lines at once, however much memory there is: they are rare.

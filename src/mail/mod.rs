@@ -87,23 +87,17 @@ impl From<StoreError> for Fate {
 }
 
 impl Sender {
-    /// Ready to [`run`](Sender::run); connects to nothing yet. A mailed reset token is good for
-    /// `reset_ttl`.
+    /// Ready to [`run`](Sender::run); connects to nothing yet.
     ///
     /// # Errors
     /// One line that names the setting at fault.
-    pub fn new(
-        config: &Config,
-        reset_ttl: Duration,
-        stores: Stores,
-        clock: Clock,
-    ) -> Result<Self, String> {
+    pub fn new(config: &Config, stores: Stores, clock: Clock) -> Result<Self, String> {
         let server = config.mail.server.as_ref();
         let smtp = server.map(|server| Smtp::new(server, &config.upstream));
         Ok(Self {
             settings: config.mail.clone(),
             frontend_base_url: config.server.frontend_base_url.clone(),
-            reset_ttl,
+            reset_ttl: config.auth.reset_token_ttl,
             stores,
             clock,
             smtp: smtp.transpose()?,
