@@ -97,10 +97,11 @@ fn zh(site: &str, letter: Letter, link: Option<&Link<'_>>) -> (&'static str, Str
                 "如果这不是您本人的操作，请忽略本邮件，您的密码不会改变。",
             )
         }
+        // Also sent when somebody else has done it at the user's request.
         Letter::ResetDone => (
             "密码重置成功",
-            format!("您在{}的密码已重置。", spaced(site)),
-            "如果这不是您本人的操作，请立即与我们联系。",
+            format!("您在{}的密码已更改。", spaced(site)),
+            "如果这不是您本人的操作，也不是应您的要求，请立即与我们联系。",
         ),
         Letter::PasswordChanged => (
             "密码修改成功",
@@ -130,8 +131,8 @@ fn en(site: &str, letter: Letter, link: Option<&Link<'_>>) -> (&'static str, Str
         }
         Letter::ResetDone => (
             "Your password was reset",
-            format!("Your password at {site} was reset."),
-            "If this was not you, please contact us at once.",
+            format!("Your password at {site} was changed."),
+            "If you neither did this nor asked for it, please contact us at once.",
         ),
         Letter::PasswordChanged => (
             "Your password was changed",

@@ -30,13 +30,15 @@ use smtp::{Kind, SendError, Smtp};
 /// How often an empty outbox is looked at.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// How long a claimed letter is ours; after that another sender may take it.
-const LEASE: Duration = Duration::from_secs(300);
+const LEASE: Duration = Duration::from_secs(900);
 /// A letter is given up on, for now, before its lease ends.
-const LETTER_TIMEOUT: Duration = Duration::from_secs(240);
+const LETTER_TIMEOUT: Duration = Duration::from_secs(780);
 /// Letters older than this are dropped.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Longest pause after a failure.
 const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// Why nothing is sent without a server.
+const NO_SERVER: &str = "mail.smtp_host (SMTP_HOST) is not set";
 /// Letters to one recipient in an hour.
 const PER_RECIPIENT_MAX: u32 = 6;
 const HOUR_MS: i64 = 3_600_000;
@@ -44,7 +46,7 @@ const HOUR_MS: i64 = 3_600_000;
 // All steps of one letter in a row end before its lease.
 const _: () = assert!(
     smtp::CONNECT_TIMEOUT.as_secs()
-        + 4 * smtp::COMMAND_TIMEOUT.as_secs()
+        + 5 * smtp::COMMAND_TIMEOUT.as_secs()
         + smtp::MESSAGE_TIMEOUT.as_secs()
         < LETTER_TIMEOUT.as_secs()
         && LETTER_TIMEOUT.as_secs() < LEASE.as_secs()
@@ -58,7 +60,7 @@ pub struct Sender {
     stores: Stores,
     clock: Clock,
     smtp: Option<Smtp>,
-    /// While the server cannot be used: until when it is left alone.
+    /// Until when the server is left alone, after it could not be used.
     resting_until: Option<Instant>,
     /// Times in a row that it could not be used.
     failures: u32,
@@ -74,8 +76,8 @@ enum Fate {
     Refused(SendError),
     /// It was tried, and will be again after the pause.
     Failed(SendError, Duration),
-    /// It waits for the server to be usable again.
-    Resting(Duration),
+    /// Its recipient has had too many; it waits.
+    Postponed(Duration),
     /// The store did not answer; the lease will end.
     Stuck(StoreError),
 }
@@ -110,11 +112,14 @@ impl Sender {
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         loop {
-            let pause = match self.next().await {
-                Ok(true) => Duration::ZERO,
-                Ok(false) => LOOK_PAUSE,
-                // The store has reported it; a look that finds it down costs nothing.
-                Err(StoreError::Unavailable | StoreError::TimedOut) => LOOK_PAUSE,
+            let pause = match self.rest_left() {
+                Some(left) => left,
+                None => match self.next().await {
+                    Ok(true) => Duration::ZERO,
+                    Ok(false) => LOOK_PAUSE,
+                    // The store has reported it; a look that finds it down costs nothing.
+                    Err(StoreError::Unavailable | StoreError::TimedOut) => LOOK_PAUSE,
+                },
             };
             if !pause.is_zero() {
                 self.close().await;
@@ -143,12 +148,16 @@ impl Sender {
         };
         let fate = match timeout(LETTER_TIMEOUT, self.deal_with(&row)).await {
             Ok(fate) => fate,
-            Err(_) => self.rest("no answer in time"),
+            Err(_) => self.rest_after(SendError {
+                kind: Kind::Unknown,
+                status: None,
+                cause: "no answer in time".into(),
+            }),
         };
         tell(&row, &fate);
         match fate {
             Fate::Sent | Fate::Dropped(_) | Fate::Refused(_) => self.finish(row.id).await,
-            Fate::Failed(_, pause) | Fate::Resting(pause) => {
+            Fate::Failed(_, pause) | Fate::Postponed(pause) => {
                 let next_ms = self.clock.wall_ms().saturating_add(millis(pause));
                 self.stores.accounts.retry_letter(row.id, next_ms).await?;
             }
@@ -173,7 +182,7 @@ impl Sender {
             return Ok(Fate::Dropped("older than a day"));
         }
         if self.smtp.is_none() {
-            return Ok(Fate::Dropped("mail.smtp_host (SMTP_HOST) is not set"));
+            return Ok(Fate::Dropped(NO_SERVER));
         }
         if row.letter == Letter::Reset && self.frontend_base_url.is_none() {
             return Ok(Fate::Dropped(
@@ -183,35 +192,48 @@ impl Sender {
         let Some(user) = self.recipient(row).await? else {
             return Ok(Fate::Dropped("no such user, or not active"));
         };
-        self.connect().await?;
-        let reservation = self.reserve(&user).await?;
-        let message = self.compose(row, &user).await?;
         let Some(smtp) = &mut self.smtp else {
-            return Ok(Fate::Dropped("no server"));
+            return Ok(Fate::Dropped(NO_SERVER));
         };
-        let sent = smtp.send(user.email.as_str(), &message).await;
-        if sent
-            .as_ref()
-            .is_err_and(|error| error.kind != Kind::Permanent)
-        {
-            // It was no mail; if this fails, too, the recipient gets one less in this hour.
-            self.stores
-                .sessions
-                .release(reservation)
-                .await
-                .unwrap_or_default();
+        if let Err(error) = smtp.connect().await {
+            return Err(self.rest_after(error));
         }
-        match sent {
-            Ok(()) => {
-                self.failures = 0;
-                Ok(Fate::Sent)
+        let reservation = self.reserve(row, &user).await?;
+        let message = match self.compose(row, &user).await {
+            Ok(message) => message,
+            Err(error) => {
+                self.give_back(reservation).await;
+                return Err(error);
             }
-            Err(error) => Err(match error.kind {
-                Kind::Permanent => Fate::Refused(error),
-                Kind::Temporary => Fate::Failed(error, self.pause(row.tries)),
-                Kind::Down => self.rest_after(error),
-            }),
+        };
+        let Some(smtp) = &mut self.smtp else {
+            return Ok(Fate::Dropped(NO_SERVER));
+        };
+        let Err(error) = smtp.send(user.email.as_str(), &message).await else {
+            self.failures = 0;
+            return Ok(Fate::Sent);
+        };
+        // A refused one counts, so that nobody has the server tried with letters it will not take.
+        if matches!(error.kind, Kind::Down | Kind::Temporary) {
+            self.give_back(reservation).await;
         }
+        Err(match error.kind {
+            Kind::Down | Kind::Unknown => self.rest_after(error),
+            Kind::Temporary => {
+                self.failures = 0;
+                Fate::Failed(error, self.pause(row.tries))
+            }
+            Kind::Permanent => {
+                self.failures = 0;
+                Fate::Refused(error)
+            }
+        })
+    }
+
+    /// It was no mail; if this fails, too, the recipient gets one less in this hour.
+    async fn give_back(&self, reservation: Reservation) {
+        let released = self.stores.sessions.release(reservation).await;
+        released.unwrap_or_default();
     }
 
     /// Who the letter goes to now: the user may have been deleted since, or have another address.
@@ -230,38 +252,21 @@ impl Sender {
         Ok(user.filter(|user| user.is_active))
     }
 
-    /// A connection to the server, unless it is being left alone.
-    async fn connect(&mut self) -> Result<(), Fate> {
-        let left = self
-            .resting_until
-            .map(|until| until.saturating_duration_since(clock::now()));
-        if let Some(left) = left.filter(|left| !left.is_zero()) {
-            return Err(Fate::Resting(left));
+    /// How long the server is still to be left alone. Letters wait unclaimed until then.
+    fn rest_left(&mut self) -> Option<Duration> {
+        let left = self.resting_until?.saturating_duration_since(clock::now());
+        if left.is_zero() {
+            self.resting_until = None;
         }
-        let Some(smtp) = &mut self.smtp else {
-            return Ok(());
-        };
-        match smtp.connect().await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.rest_after(error)),
-        }
+        self.resting_until.map(|_| left)
     }
 
-    /// Leaves the server alone for a while, as long as it was tried in vain.
+    /// Leaves the server alone for a while, the longer the more often it was tried in vain.
     fn rest_after(&mut self, error: SendError) -> Fate {
         let pause = self.pause(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.resting_until = Some(clock::now() + pause);
         Fate::Failed(error, pause)
-    }
-
-    fn rest(&mut self, cause: &str) -> Fate {
-        let error = SendError {
-            kind: Kind::Down,
-            status: None,
-            cause: cause.into(),
-        };
-        self.rest_after(error)
     }
 
     /// The pause after so many earlier failures.
@@ -270,15 +275,21 @@ impl Sender {
         self.settings.retry.saturating_mul(doubled).min(RETRY_MAX)
     }
 
-    /// Counts a mail to this address.
-    async fn reserve(&self, user: &User) -> Result<Reservation, Fate> {
+    /// Counts a mail to this address. A letter that may have arrived counts at each try; it waits
+    /// for room rather than to be lost.
+    async fn reserve(&self, row: &OutboxRow, user: &User) -> Result<Reservation, Fate> {
         let address = ring::digest::digest(&ring::digest::SHA256, user.email.as_str().as_bytes());
         let key = [b"mail:", address.as_ref()].concat();
         let window = Window::new(&key, PER_RECIPIENT_MAX, HOUR_MS);
         let now_ms = self.clock.wall_ms();
         match self.stores.sessions.reserve(now_ms, &[window]).await? {
             Reserved::Done(reservation) => Ok(reservation),
-            Reserved::Over { .. } => Err(Fate::Dropped("too many to this recipient")),
+            Reserved::Over { .. } if row.tries == 0 => {
+                Err(Fate::Dropped("too many to this recipient"))
+            }
+            Reserved::Over { retry_after_s, .. } => {
+                Err(Fate::Postponed(Duration::from_secs(retry_after_s.into())))
+            }
         }
     }
 
@@ -321,10 +332,16 @@ impl Sender {
         Ok(letters::message(&site, &content))
     }
 
-    /// The same at each try, and for outsiders no count of our mails.
+    /// The same at each try, so that a second copy is known for what it is; but each link is good
+    /// only until the next is made, so its mail must not be taken for a copy. For outsiders no count
+    /// of our mails.
     fn message_id(&self, row: &OutboxRow) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.stores.accounts.hmac_key());
-        let named = format!("mail {} {}", row.id, row.created_ms);
+        let tries = match row.letter {
+            Letter::Reset => row.tries,
+            Letter::Welcome | Letter::ResetDone | Letter::PasswordChanged => 0,
+        };
+        let named = format!("mail {} {} {tries}", row.id, row.created_ms);
         let tag = hmac::sign(&key, named.as_bytes());
         tag.as_ref()[..16]
             .iter()
@@ -362,8 +379,14 @@ fn tell(row: &OutboxRow, fate: &Fate) {
         Fate::Failed(error, pause) => {
             refusal(Level::Warn, "mail not sent yet", error, Some(*pause));
         }
-        // The failure that the server rests after has been told.
-        Fate::Resting(_) => {}
+        Fate::Postponed(pause) => line(
+            Level::Warn,
+            "mail not sent yet",
+            &[
+                ("cause", "too many to this recipient".into()),
+                ("retry_ms", Value::Millis(*pause)),
+            ],
+        ),
         Fate::Stuck(error) => {
             line(
                 Level::Warn,

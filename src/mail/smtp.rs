@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mail_send::smtp::AssertReply;
 use mail_send::smtp::message::{Parameter, Parameters};
 use mail_send::{Credentials, Error, SmtpClient, SmtpClientBuilder};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -24,12 +25,15 @@ use crate::upstream::tls;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A command and its reply.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
-/// A message and its reply: whoever gives up too early sends it twice (RFC 5321 section 4.5.3.2.6).
-pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(120);
+/// A message and its reply: whoever gives up too early sends it twice (RFC 5321 section 4.5.3.2.6,
+/// which asks for ten minutes).
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Saying goodbye.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The server does not take mail from us like this (RFC 4954): nobody's fault but our own.
 const AUTHENTICATION_REQUIRED: u16 = 530;
+/// The server waits for the message.
+const READY: u16 = 354;
 /// The server closes the connection (RFC 5321 section 3.8).
 const CLOSING: u16 = 421;
 
@@ -47,8 +51,10 @@ pub struct SendError {
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The server cannot be used at the moment, for any message.
+    /// The server cannot be used at the moment, for any message. This one was not taken.
     Down,
+    /// The connection broke while the server had the message: it may have been taken.
+    Unknown,
     /// This message may be taken later.
     Temporary,
     /// This message will never be taken.
@@ -156,16 +162,16 @@ impl Smtp {
     /// # Errors
     /// [`Kind::Down`].
     pub async fn connect(&mut self) -> Result<(), SendError> {
-        if let Some(open) = &mut self.open {
-            let reset = match open {
+        if let Some(mut open) = self.open.take() {
+            let reset = match &mut open {
                 Connection::Plain(client) => client.rset().await,
                 Connection::Tls(client) => client.rset().await,
             };
             if reset.is_ok() {
+                self.open = Some(open);
                 return Ok(());
             }
             // It was closed since the last message.
-            self.open = None;
         }
         let connected = match self.is_plain {
             true => timeout(CONNECT_TIMEOUT, self.builder.connect_plain())
@@ -190,22 +196,23 @@ impl Smtp {
         Ok(())
     }
 
-    /// Sends a message to one recipient, over a connection that is made if there is none.
+    /// Sends a message to one recipient over the connection that [`connect`](Self::connect) has
+    /// made.
     ///
     /// # Errors
-    /// The server did not take it; or, after [`Kind::Down`] in the last step, it is not known
-    /// whether it did.
+    /// The server did not take it, or it is not known whether it did.
     pub async fn send(&mut self, to: &str, message: &[u8]) -> Result<(), SendError> {
-        if self.open.is_none() {
-            self.connect().await?;
-        }
-        let sent = match &mut self.open {
-            Some(Connection::Plain(client)) => deliver(client, &self.from, to, message).await,
-            Some(Connection::Tls(client)) => deliver(client, &self.from, to, message).await,
-            None => return Err(SendError::new(&Error::Timeout, Kind::Down)),
+        // Whoever stops waiting half-way leaves no connection on which replies are still to come.
+        let Some(mut open) = self.open.take() else {
+            return Err(SendError::new(&Error::UnparseableReply, Kind::Down));
         };
-        if sent.as_ref().is_err_and(|error| error.kind == Kind::Down) {
-            self.open = None;
+        let sent = match &mut open {
+            Connection::Plain(client) => deliver(client, &self.from, to, message).await,
+            Connection::Tls(client) => deliver(client, &self.from, to, message).await,
+        };
+        let is_broken = |error: &SendError| matches!(error.kind, Kind::Down | Kind::Unknown);
+        if !sent.as_ref().is_err_and(is_broken) {
+            self.open = Some(open);
         }
         sent
     }
@@ -249,15 +256,27 @@ where
             false => SendError::new(error, Kind::Temporary),
         }
     };
-    client.timeout = COMMAND_TIMEOUT;
     // A sender that is refused says nothing about the recipient.
     let sender = client.mail_from(from, &parameters).await;
     sender.map_err(|error| refused(&error, !to.is_ascii()))?;
     let recipient = client.rcpt_to(to, &Parameters::new()).await;
     recipient.map_err(|error| refused(&error, true))?;
-    client.timeout = MESSAGE_TIMEOUT;
-    let data = client.data(message).await;
-    data.map(drop).map_err(|error| refused(&error, true))
+    let ready = client.cmd(b"DATA\r\n").await;
+    let ready = ready.and_then(|reply| reply.assert_code(READY));
+    ready.map_err(|error| refused(&error, true))?;
+    let taken = timeout(MESSAGE_TIMEOUT, async {
+        client.write_message(message).await?;
+        client.read().await
+    });
+    let taken = taken.await.unwrap_or(Err(Error::Timeout));
+    let taken = taken.and_then(AssertReply::assert_positive_completion);
+    taken.map_err(|error| match &error {
+        Error::UnexpectedReply(_) => refused(&error, true),
+        _ => SendError {
+            kind: Kind::Unknown,
+            ..SendError::new(&error, Kind::Unknown)
+        },
+    })
 }
 
 /// TLS that keeps listeners out, but takes any certificate.
