@@ -120,7 +120,7 @@ impl AccountFile {
         if !due {
             return Ok(Vec::new());
         }
-        self.file.write(|file| {
+        self.file.write_soon(|file| {
             let rows: Vec<OutboxRow> = file
                 .prepare_cached(
                     "SELECT id, kind, user_id, identifier, created_at, tries FROM outbox
@@ -138,7 +138,7 @@ impl AccountFile {
     }
 
     pub(super) fn finish_letter(&mut self, id: i64) -> Result<(), StoreError> {
-        self.file.write(|file| {
+        self.file.write_soon(|file| {
             file.prepare_cached("DELETE FROM outbox WHERE id = ?1")?
                 .execute([id])?;
             Ok(())
@@ -146,7 +146,7 @@ impl AccountFile {
     }
 
     pub(super) fn retry_letter(&mut self, id: i64, next_ms: i64) -> Result<(), StoreError> {
-        self.file.write(|file| {
+        self.file.write_soon(|file| {
             file.prepare_cached("UPDATE outbox SET due_at = ?2 WHERE id = ?1")?
                 .execute([id, next_ms])?;
             Ok(())

@@ -21,6 +21,8 @@ const STATEMENTS_MAX: usize = 48;
 /// A failure ends with the first success this long after the last one: on a full disk small
 /// writes go on succeeding between the failures, and the log must not hold a pair for each.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
+/// How long a write that is tried again anyway waits for another process.
+const BUSY_SOON: Duration = Duration::from_millis(100);
 /// How long two processes that start together wait for each other to switch on the log.
 const WAL_SWITCH_TRIES: u32 = 100;
 const WAL_SWITCH_PAUSE: Duration = Duration::from_millis(20);
@@ -49,6 +51,7 @@ pub(super) type Wanted<'a> = &'a dyn Fn() -> bool;
 #[derive(Debug)]
 pub(super) struct File {
     connection: Connection,
+    busy: Duration,
     health: Health,
 }
 
@@ -67,7 +70,11 @@ impl File {
             on_event,
             failed_at: None,
         };
-        Ok(Self { connection, health })
+        Ok(Self {
+            connection,
+            busy: plan.busy,
+            health,
+        })
     }
 
     /// Reads; each statement sees the latest commit of any process.
@@ -117,6 +124,23 @@ impl File {
             Ok(None) => Err(StoreError::TimedOut),
             Err(error) => Err(self.health.failed(clock::now(), &error)),
         }
+    }
+
+    /// The same as [`File::write`] for what nobody waits for and is tried again: it hardly waits for
+    /// another process, because nobody else is served meanwhile.
+    pub(super) fn write_soon<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.wait_for_others(BUSY_SOON)?;
+        let outcome = self.write(work);
+        self.wait_for_others(self.busy)?;
+        outcome
+    }
+
+    fn wait_for_others(&mut self, busy: Duration) -> Result<(), StoreError> {
+        let outcome = self.connection.busy_timeout(busy);
+        outcome.map_err(|error| self.health.failed(clock::now(), &error))
     }
 
     /// Copies the write-ahead log into the file and empties it, unless another process is using
