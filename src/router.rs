@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Method, Response};
@@ -19,6 +20,7 @@ use crate::http::origin;
 use crate::http::reply::{Reply, Style};
 use crate::http::request::{Record, Request, RequestId};
 use crate::http::wire::{Busy, Wire};
+use crate::store;
 
 /// An endpoint's answer: at once, or after waiting for a body, a store or a provider.
 enum Answer {
@@ -37,33 +39,37 @@ fn answer(
     let Some(Found { endpoint, segment }) = found else {
         return Answer::Now(Err(Error::NotFound));
     };
+    let patience = app.shared.config.store.request_max;
     let app = || Rc::clone(app);
     match (method, endpoint.path) {
         ("GET" | "HEAD", TEST) => Answer::Now(Ok(status::test(&record.id, record.started))),
         ("GET" | "HEAD", OPENAPI) => Answer::Now(Ok(status::openapi())),
-        ("GET" | "HEAD", HEALTHZ) => later(status::healthz(app())),
-        ("POST", CHAT) => later(chat::ask(app(), request())),
-        ("POST", RESET) => later(chat::reset(app(), request())),
-        ("POST", REGISTER) => later(account::register(app(), request())),
-        ("POST", LOGIN) => later(session::login(app(), request())),
-        ("POST", LOGOUT) => later(session::logout(app(), request())),
-        ("GET" | "HEAD", ME) => later(account::me(app(), request())),
-        ("PATCH", ME) => later(account::update(app(), request())),
-        ("DELETE", ME) => later(account::delete(app(), request())),
-        ("GET" | "HEAD", EXPORT) => later(account::export(app(), request())),
-        ("POST", FORGOT) => later(password::forgot(app(), request())),
-        ("POST", PASSWORD_RESET) => later(password::reset(app(), request())),
-        ("POST", CHANGE) => later(password::change(app(), request())),
-        ("GET" | "HEAD", SESSIONS) => later(session::list(app(), request())),
-        ("DELETE", SESSION) => later(session::end(app(), request(), segment.to_owned())),
-        ("POST", REVOKE_OTHERS) => later(session::revoke_others(app(), request())),
+        ("GET" | "HEAD", HEALTHZ) => later(patience, status::healthz(app())),
+        ("POST", CHAT) => later(patience, chat::ask(app(), request())),
+        ("POST", RESET) => later(patience, chat::reset(app(), request())),
+        ("POST", REGISTER) => later(patience, account::register(app(), request())),
+        ("POST", LOGIN) => later(patience, session::login(app(), request())),
+        ("POST", LOGOUT) => later(patience, session::logout(app(), request())),
+        ("GET" | "HEAD", ME) => later(patience, account::me(app(), request())),
+        ("PATCH", ME) => later(patience, account::update(app(), request())),
+        ("DELETE", ME) => later(patience, account::delete(app(), request())),
+        ("GET" | "HEAD", EXPORT) => later(patience, account::export(app(), request())),
+        ("POST", FORGOT) => later(patience, password::forgot(app(), request())),
+        ("POST", PASSWORD_RESET) => later(patience, password::reset(app(), request())),
+        ("POST", CHANGE) => later(patience, password::change(app(), request())),
+        ("GET" | "HEAD", SESSIONS) => later(patience, session::list(app(), request())),
+        ("DELETE", SESSION) => later(patience, session::end(app(), request(), segment.to_owned())),
+        ("POST", REVOKE_OTHERS) => later(patience, session::revoke_others(app(), request())),
         ("OPTIONS", _) => Answer::Now(Ok(Reply::options(endpoint.allow))),
         _ => Answer::Now(Err(Error::MethodNotAllowed(endpoint.allow))),
     }
 }
 
-fn later(answer: impl Future<Output = Result<Reply, Error>> + 'static) -> Answer {
-    Answer::Later(Box::pin(answer))
+fn later(
+    patience: Duration,
+    answer: impl Future<Output = Result<Reply, Error>> + 'static,
+) -> Answer {
+    Answer::Later(Box::pin(store::limit(patience, answer)))
 }
 
 /// A path of the API, which is also its name in the log. A last segment in braces stands for any.

@@ -338,6 +338,7 @@ fn store(reader: &mut Reader<'_>, dir: PathBuf, outbox_max: usize) -> Store {
         disk_bytes_max: section.bytes("disk_bytes_max", "1G", MIB..=1024 * GIB),
         queue_max: section.integer("queue_max", 256, 1..=65536),
         timeout: section.seconds("timeout_seconds", 2.0, 0.05..=60.0),
+        request_max: section.seconds("request_seconds_max", 2.5, 0.05..=60.0),
     };
     section.finish();
     store

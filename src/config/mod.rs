@@ -335,6 +335,8 @@ pub struct Store {
     pub queue_max: usize,
     /// How long a call may take, waiting included, 0.05 to 60 s.
     pub timeout: Duration,
+    /// How long all calls of one request may take together, 0.05 to 60 s.
+    pub request_max: Duration,
 }
 
 /// Mails to users.

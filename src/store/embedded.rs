@@ -1,7 +1,7 @@
 //! The store's thread: it alone owns the two files, and takes calls from a bounded queue.
 //!
 //! An answer is sent after its commit, so what was answered survives a `kill -9`. A caller waits
-//! `store.timeout_seconds` for room in the queue and the answer together. When it gives up, a read
+//! `store.timeout_seconds`, or what is left to its request (`patience`), for room in the queue and the answer together. When it gives up, a read
 //! is skipped, a write is carried out all the same, or rolled back if it is of use to its caller
 //! only (`calls`).
 
@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::calls::{Account, Login};
 use super::chats::{RowLimits, SessionFile};
+use super::patience::Spending;
 use super::secrets::{AccountFile, Secrets};
 use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, sqlite};
 use crate::clock::{self, Clock};
@@ -119,7 +120,7 @@ impl Queue {
         &self,
         make: impl FnOnce(Reply<T>) -> Call,
     ) -> Result<T, StoreError> {
-        let deadline = clock::now() + self.timeout;
+        let spending = Spending::begin(self.timeout);
         let answered = async {
             let place = Arc::clone(&self.places).acquire_owned().await;
             // Closed: the store is stopping.
@@ -131,7 +132,7 @@ impl Queue {
                 .map_err(|_| StoreError::Unavailable)?;
             answer.await.map_err(|_| StoreError::Unavailable)?
         };
-        match tokio::time::timeout_at(deadline, answered).await {
+        match tokio::time::timeout_at(spending.deadline, answered).await {
             Ok(outcome) => outcome,
             Err(_) => Err(StoreError::TimedOut),
         }

@@ -12,6 +12,7 @@ mod embedded;
 mod logins;
 mod outbox;
 mod outcomes;
+mod patience;
 mod secrets;
 mod sessions;
 mod sqlite;
@@ -28,6 +29,7 @@ pub use outcomes::{
     ADDRESS_CHARS_MAX, NewSession, OutboxRow, OwnChat, Posted, Registered, Reservation, Reserved,
     SESSIONS_PER_USER_MAX, Session, SessionInfo, Taken, TokenUse, USER_AGENT_CHARS_MAX, Updated,
 };
+pub use patience::limit;
 pub use sessions::Sessions;
 
 /// Longest life of a reset token, milliseconds: a used one is remembered for longer.
@@ -105,7 +107,7 @@ pub struct Stores {
 pub enum StoreError {
     /// The disk is full or broken, another process holds the file, or the store has stopped.
     Unavailable,
-    /// No answer within `store.timeout_seconds`; some writes may still be carried out.
+    /// No answer within `store.timeout_seconds`, or what `store.request_seconds_max` left of it; some writes may still be carried out.
     TimedOut,
 }
 

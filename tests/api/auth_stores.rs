@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::kit::{PASSWORD, Person, Provider, Reply, Server, fails, until};
+use crate::kit::{PASSWORD, Person, Provider, Reply, Server, fails, seconds, until};
 
 fn hang(server: &Server, file: &str) -> Connection {
     let file = Connection::open(server.data().join(file)).expect("it is the store's file");
@@ -69,4 +69,31 @@ fn a_reset_token_survives_while_the_account_store_hangs() {
     assert_eq!(alice.login("alice@b.c", "another one 3").status, 200);
     let _lock = hang(&server, "accounts.db");
     assert_eq!(alice.send("POST /auth/logout", None).status, 200);
+}
+
+#[test]
+fn all_store_work_of_one_request_has_one_limit() {
+    let settings = "store.timeout_seconds = 5\nstore.request_seconds_max = 0.4";
+    let server = Server::start(&Provider::friendly(), settings);
+    let mut alice = Person::logged_in(&server, "alice@b.c");
+    let lock = hang(&server, "sessions.db");
+    let forgot = json!({"identifier": "alice@b.c"});
+    let rows: [&dyn Fn() -> Reply; 4] = [
+        &|| Person::new(&server).login("alice@b.c", PASSWORD),
+        &|| Person::new(&server).register("new@b.c"),
+        &|| Person::new(&server).post("/auth/password/forgot", &forgot),
+        &|| Person::new(&server).post("/deepseek_chat", &json!({"message": "Hi"})),
+    ];
+    for (n, row) in rows.iter().enumerate() {
+        let took = seconds(|| {
+            let reply = row();
+            assert_eq!(reply.status, 503, "{n}: {}", reply.body);
+            assert!(reply.get("retry-after").is_some());
+        });
+        assert!((0.3..1.5).contains(&took), "{n}: {took} s");
+    }
+    drop(lock);
+    until("the session to be known again", || {
+        (alice.me() == 200).then_some(())
+    });
 }

@@ -67,6 +67,7 @@ pub fn settings(dir: &Path) -> config::Store {
         disk_bytes_max: 1 << 30,
         queue_max: 256,
         timeout: Duration::from_secs(2),
+        request_max: Duration::from_millis(2500),
     }
 }
 
