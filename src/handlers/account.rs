@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::export::Export;
-use super::{browser, login, read, without_login};
+use super::{browser, ignore, login, read, without_login};
 use crate::accounts::register::Form;
 use crate::accounts::{profile, register, session};
 use crate::app::App;
@@ -34,7 +34,8 @@ pub async fn register(app: Rc<App>, mut request: Request) -> Result<Reply, Error
 }
 
 /// Who is logged in.
-pub async fn me(app: Rc<App>, request: Request) -> Result<Reply, Error> {
+pub async fn me(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    ignore(&app, &mut request).await?;
     let token = login(&app, &request);
     let current = session::current(&app, token.as_ref()).await?;
     Ok(user_reply(&current.user))
@@ -60,7 +61,8 @@ pub async fn delete(app: Rc<App>, mut request: Request) -> Result<Reply, Error> 
 }
 
 /// All that is held on the caller.
-pub async fn export(app: Rc<App>, request: Request) -> Result<Reply, Error> {
+pub async fn export(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    ignore(&app, &mut request).await?;
     let export = profile::export(&app, &browser(&app, &request)).await?;
     let mut user = shown(&export.user);
     user["created"] = (export.user.created_ms / 1000).into();

@@ -74,7 +74,9 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
 }
 
 /// Forgets the caller's chat.
-pub async fn reset(app: Rc<App>, request: Request) -> Result<Reply, Error> {
+pub async fn reset(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    let bytes_max = app.shared.config.server.chat_body_bytes_max;
+    request.refuse_long_body(bytes_max).await?;
     let name = &app.shared.config.server.app_cookie;
     let cookie = cookie::token(&request.headers, name);
     if cookie.is_some() {

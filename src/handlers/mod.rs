@@ -33,6 +33,12 @@ async fn read(app: &App, request: &mut Request) -> Result<Body, Error> {
     })
 }
 
+/// For endpoints that take no body: one over the limit is refused, any other is left alone.
+async fn ignore(app: &App, request: &mut Request) -> Result<(), Error> {
+    let bytes_max = app.shared.config.server.auth_body_bytes_max;
+    request.refuse_long_body(bytes_max).await
+}
+
 /// A body from which fields are taken.
 struct Body {
     read: Read,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::account::shown_session;
-use super::{browser, login as own, read, with_login, without_login};
+use super::{browser, ignore, login as own, read, with_login, without_login};
 use crate::accounts::{login, session};
 use crate::app::App;
 use crate::error::Error;
@@ -32,14 +32,16 @@ pub async fn login(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
 }
 
 /// Ends the session and the chat of this browser.
-pub async fn logout(app: Rc<App>, request: Request) -> Result<Reply, Error> {
+pub async fn logout(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    ignore(&app, &mut request).await?;
     let chat = cookie::token(&request.headers, &app.shared.config.server.app_cookie);
     session::logout(&app, own(&app, &request).as_ref(), chat).await?;
     Ok(without_login(&app, Reply::fixed(r#"{"ok":true}"#)))
 }
 
 /// The caller's sessions.
-pub async fn list(app: Rc<App>, request: Request) -> Result<Reply, Error> {
+pub async fn list(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    ignore(&app, &mut request).await?;
     let token = own(&app, &request);
     let (current, sessions) = session::list(&app, token.as_ref()).await?;
     let shown = sessions.iter().map(|session| {
@@ -54,7 +56,8 @@ pub async fn list(app: Rc<App>, request: Request) -> Result<Reply, Error> {
 }
 
 /// Ends one of the caller's sessions.
-pub async fn end(app: Rc<App>, request: Request, id: String) -> Result<Reply, Error> {
+pub async fn end(app: Rc<App>, mut request: Request, id: String) -> Result<Reply, Error> {
+    ignore(&app, &mut request).await?;
     let is_own = session::end(&app, own(&app, &request).as_ref(), &id).await?;
     let reply = Reply::fixed(r#"{"ok":true}"#);
     let config = &app.shared.config.server;
@@ -65,7 +68,8 @@ pub async fn end(app: Rc<App>, request: Request, id: String) -> Result<Reply, Er
 }
 
 /// Ends the caller's other sessions.
-pub async fn revoke_others(app: Rc<App>, request: Request) -> Result<Reply, Error> {
+pub async fn revoke_others(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
+    ignore(&app, &mut request).await?;
     let ended = session::end_others(&app, own(&app, &request).as_ref()).await?;
     Ok(Reply::revoked(ended))
 }

@@ -132,6 +132,18 @@ impl Request {
         read
     }
 
+    /// Refuses a body that is declared longer than any may be, where nobody reads it.
+    ///
+    /// # Errors
+    /// Too large.
+    pub async fn refuse_long_body(&mut self, bytes_max: usize) -> Result<(), Error> {
+        if self.body.size_hint().lower() <= bytes_max as u64 {
+            return Ok(());
+        }
+        self.discard_body().await;
+        Err(Error::BodyTooLarge)
+    }
+
     /// Reads on for a moment before a refusal, because a client that is still sending when the
     /// connection closes sees a reset instead of the answer. Not if it asked first (RFC 9110, 10.1.1).
     async fn discard_body(&mut self) {

@@ -1,7 +1,7 @@
 //! Every kind of value in every field of every endpoint under `/auth`, and every kind of body:
 //! nothing of it is a server's failure.
 
-use crate::kit::{PASSWORD, Person, Provider, Reply, Server};
+use crate::kit::{PASSWORD, Person, Provider, Reply, Server, fails};
 
 /// Endpoints that take fields, and the statuses that nonsense may get.
 const ENDPOINTS: [(&str, &[&str], &[u16]); 7] = [
@@ -182,4 +182,29 @@ fn another_content_type_is_an_empty_body() {
             assert_eq!(reply.json()["error"], "email required");
         }
     }
+}
+
+#[test]
+fn a_body_that_nobody_reads_has_a_limit_too() {
+    let server = Server::start(&Provider::friendly(), "");
+    let mut alice = Person::logged_in(&server, "alice@b.c");
+    let long = vec![b' '; 64 * 1024 + 1];
+    for (line, status) in [
+        ("GET /auth/me", 200),
+        ("GET /auth/me/export", 200),
+        ("GET /auth/sessions", 200),
+        ("DELETE /auth/sessions/0123456789abcdef", 404),
+        ("POST /auth/sessions/revoke_others", 200),
+        ("POST /auth/logout", 200),
+    ] {
+        fails(
+            &alice.send(line, Some(&long)),
+            413,
+            "Request body too large",
+        );
+        assert_eq!(alice.send(line, Some(&long[1..])).status, status, "{line}");
+    }
+    let long = vec![b' '; 256 * 1024 + 1];
+    assert_eq!(alice.send("POST /reset_chat", Some(&long)).status, 413);
+    assert_eq!(alice.send("POST /reset_chat", Some(&long[1..])).status, 200);
 }
