@@ -1,6 +1,6 @@
 //! Sends the letters of the outbox: one task per process, one letter at a time, one connection.
 //!
-//! A letter is claimed with a lease, sent, and only then removed: a server or a process that dies
+//! A letter is claimed with a lease (which a restart ends), sent, and only then removed: a server or a process that dies
 //! loses none. It arrives twice only if the process is killed (or the SMTP connection breaks)
 //! between the server's acceptance and the removal of the row, milliseconds later; both copies then
 //! carry the same `Message-ID`. Requests are not what wakes the task: it looks once a second, so
@@ -111,6 +111,10 @@ impl Sender {
     /// Sends what is due until `stop` resolves; the letter in hand is finished first.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
+        // What a process that was killed had in hand would wait for the end of its lease, and still
+        // does if the store does not answer now.
+        let released = self.stores.accounts.release_letters(self.clock.wall_ms());
+        released.await.unwrap_or_default();
         loop {
             let pause = match self.rest_left() {
                 Some(left) => left,

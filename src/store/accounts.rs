@@ -336,6 +336,17 @@ impl Accounts {
         }
     }
 
+    /// Makes every mail due that the sender before this one has claimed or put off: on a store
+    /// that one server has for itself, that sender is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn release_letters(&self, now_ms: i64) -> Result<(), StoreError> {
+        match self {
+            Accounts::Sqlite { queue, .. } => queue.release_letters(now_ms).await,
+        }
+    }
+
     /// Whether the store answers: it reads a row.
     ///
     /// # Errors

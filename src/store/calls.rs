@@ -95,6 +95,7 @@ calls! {
             -> Vec<OutboxRow>;
         write FinishLetter finish_letter(id: i64) -> ();
         write RetryLetter retry_letter(id: i64, next_ms: i64) -> ();
+        write ReleaseLetters release_letters(now_ms: i64) -> ();
     }
 }
 

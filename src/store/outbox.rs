@@ -152,6 +152,14 @@ impl AccountFile {
             Ok(())
         })
     }
+
+    pub(super) fn release_letters(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        self.file.write(|file| {
+            file.prepare_cached("UPDATE outbox SET due_at = ?1 WHERE due_at > ?1")?
+                .execute([now_ms])?;
+            Ok(())
+        })
+    }
 }
 
 /// Nothing is sent to a user who is gone.
