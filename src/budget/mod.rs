@@ -19,7 +19,7 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 /// Resident bytes of a server that has nothing to do: binary, runtimes, SQLite and its caches.
-pub const IDLE_BYTES: usize = 7 * MIB;
+pub const IDLE_BYTES: usize = 7 * MIB + 512 * KIB;
 /// Per worker: scratch for reading and for transcoded lines, both runtimes' queues and timers.
 pub const WORKER_BYTES: usize = 64 * KIB;
 /// A call in the store's queue, without the texts it carries (those are in the pools below).
@@ -59,7 +59,7 @@ pub const STALLED_BYTES: usize = 8 * KIB;
 pub const TLS_STALLED_BYTES: usize = (16 + 32) * KIB;
 /// One stream of so many may stand still: readers that do not read are few, and what they cost is
 /// several times what a stream costs.
-pub const STREAMS_PER_STALLED: usize = 10;
+pub const STREAMS_PER_STALLED: usize = 11;
 /// One stream of so many may have a larger receive buffer, while no more than these run.
 pub const STREAMS_PER_WIDE: usize = 64;
 /// A server for fewer streams than this is a mistake in the configuration.
