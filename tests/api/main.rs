@@ -10,6 +10,7 @@ mod asked;
 mod auth_chat;
 mod auth_login;
 mod auth_password;
+mod auth_races;
 mod auth_register;
 mod auth_session;
 mod auth_stores;
