@@ -27,7 +27,7 @@ pub mod smtp;
 use letters::{Content, Link, Site};
 use smtp::{Kind, SendError, Smtp};
 
-/// How often an empty outbox is looked at.
+/// How often an empty outbox is looked at, and a store that has failed is asked again.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// How long a claimed letter is ours; after that another sender may take it.
 const LEASE: Duration = Duration::from_secs(900);
@@ -64,6 +64,9 @@ pub struct Sender {
     resting_until: Option<Instant>,
     /// Times in a row that it could not be used.
     failures: u32,
+    /// Letters may be claimed that nobody has in hand: by a process that was killed, or by a call
+    /// that the store carried out after its deadline.
+    has_strays: bool,
 }
 
 /// What became of a letter.
@@ -105,24 +108,24 @@ impl Sender {
             smtp: smtp.transpose()?,
             resting_until: None,
             failures: 0,
+            has_strays: true,
         })
     }
 
     /// Sends what is due until `stop` resolves; the letter in hand is finished first.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
-        // What a process that was killed had in hand would wait for the end of its lease, and still
-        // does if the store does not answer now.
-        let released = self.stores.accounts.release_letters(self.clock.wall_ms());
-        released.await.unwrap_or_default();
         loop {
             let pause = match self.rest_left() {
                 Some(left) => left,
                 None => match self.next().await {
                     Ok(true) => Duration::ZERO,
                     Ok(false) => LOOK_PAUSE,
-                    // The store has reported it; a look that finds it down costs nothing.
-                    Err(StoreError::Unavailable | StoreError::TimedOut) => LOOK_PAUSE,
+                    // The store has reported it.
+                    Err(StoreError::Unavailable | StoreError::TimedOut) => {
+                        self.has_strays = true;
+                        LOOK_PAUSE
+                    }
                 },
             };
             if !pause.is_zero() {
@@ -146,6 +149,10 @@ impl Sender {
     /// Takes one letter off the outbox and deals with it; whether there was one.
     async fn next(&mut self) -> Result<bool, StoreError> {
         let now_ms = self.clock.wall_ms();
+        if self.has_strays {
+            self.stores.accounts.release_letters(now_ms).await?;
+            self.has_strays = false;
+        }
         let claimed = self.stores.accounts.claim_letters(now_ms, millis(LEASE), 1);
         let Some(row) = claimed.await?.pop() else {
             return Ok(false);

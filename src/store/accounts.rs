@@ -336,8 +336,8 @@ impl Accounts {
         }
     }
 
-    /// Makes every mail due that the sender before this one has claimed or put off: on a store
-    /// that one server has for itself, that sender is gone.
+    /// Makes every mail due, even those that are claimed or put off: for a sender that has none in
+    /// hand, on a store that its server has for itself.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -154,7 +154,7 @@ impl AccountFile {
     }
 
     pub(super) fn release_letters(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        self.file.write(|file| {
+        self.file.write_soon(|file| {
             file.prepare_cached("UPDATE outbox SET due_at = ?1 WHERE due_at > ?1")?
                 .execute([now_ms])?;
             Ok(())

@@ -1,10 +1,11 @@
 //! What happens when the mail server is away, refuses, or is not who it should be.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 
 use rusqlite::Connection;
 
-use crate::kit::{Person, Provider, Server, until};
+use crate::kit::{PATIENCE, Person, Provider, Server, until};
 use crate::postfix::{Authority, IMPLICIT, PLAIN, Postfix, STARTTLS};
 use crate::site::{SECRET, USER, forgot, lines, register, server};
 
@@ -184,4 +185,48 @@ fn without_a_server_mails_are_logged_by_kind_and_removed() {
         (waiting(&server) == 0).then_some(())
     });
     assert_eq!(lines(&server, &["alice@"]), 0);
+}
+
+#[test]
+fn a_mail_that_may_have_arrived_is_sent_again_under_the_same_id() {
+    let mut postfix = Postfix::start(&Authority::new());
+    postfix.stop();
+    let breaking = TcpListener::bind((postfix.host.as_str(), PLAIN)).expect("Postfix has left it");
+    let server = server(&postfix, PLAIN, PLAINLY);
+    register(&server, "alice@example.org");
+    let taken = [take_and_break_off(&breaking), take_and_break_off(&breaking)];
+    drop(breaking);
+    postfix.go_on();
+    let mail = postfix.deliver(1).remove(0);
+    for message in taken {
+        assert!(message.contains(&mail.id), "{message}");
+    }
+    let unknown = ["mail not sent yet", "connection closed", "kind=welcome"];
+    assert_eq!(lines(&server, &unknown), 2, "{}", server.log());
+}
+
+/// A mail server that takes one message and does not say so.
+fn take_and_break_off(listener: &TcpListener) -> String {
+    let (socket, _) = listener.accept().expect("it connects");
+    socket
+        .set_read_timeout(Some(PATIENCE))
+        .expect("it can be set");
+    let mut said = BufReader::new(&socket);
+    let mut line = String::new();
+    let mut reply = "220 mail.test";
+    loop {
+        writeln!(&socket, "{reply}\r").expect("it listens");
+        line.clear();
+        said.read_line(&mut line).expect("it speaks");
+        reply = "250 fine";
+        if line == "DATA\r\n" {
+            break;
+        }
+    }
+    writeln!(&socket, "354 go on\r").expect("it listens");
+    let mut message = String::new();
+    while !message.ends_with("\r\n.\r\n") {
+        said.read_line(&mut message).expect("it speaks");
+    }
+    message
 }

@@ -435,5 +435,9 @@ async fn a_mail_is_claimed_by_one_until_it_is_finished_or_its_lease_ends() {
     assert_eq!((again.len(), again[0].created_ms), (1, T0));
     let leased_out = store.claim_letters(T0 + 6000, 1000, 9).await.unwrap();
     assert_eq!(leased_out[0].tries, 2);
+    // A server that starts does not wait for the lease of the one before.
+    store.release_letters(T0 + 6001).await.unwrap();
+    let again = store.claim_letters(T0 + 6001, 1000, 9).await.unwrap();
+    assert_eq!((again.len(), again[0].tries), (1, 3));
     open.stop();
 }
