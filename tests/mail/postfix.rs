@@ -86,8 +86,21 @@ impl Postfix {
         fs::write(self.path("chain.pem"), chain).expect("it is writable");
     }
 
-    /// Stops it; what it has accepted stays in its queue.
+    /// Stops it once it has delivered what it has accepted: a delivery that is cut short would be
+    /// made again.
     pub fn stop(&mut self) {
+        let is_empty = |queue: &&str| {
+            let mut waiting = fs::read_dir(self.path(queue)).expect("it was made");
+            waiting.next().is_none()
+        };
+        until("Postfix to deliver", || {
+            let queues = ["queue/incoming", "queue/active"];
+            queues.iter().all(is_empty).then_some(())
+        });
+        self.kill();
+    }
+
+    fn kill(&mut self) {
         let Some(mut master) = self.master.take() else {
             return;
         };
@@ -268,7 +281,7 @@ impl Drop for Postfix {
         if std::thread::panicking() {
             eprintln!("--- what Postfix logged ---\n{}", self.log());
         }
-        self.stop();
+        self.kill();
     }
 }
 

@@ -92,6 +92,10 @@ fn every_mail_arrives_once_when_the_server_is_back() {
     let server = server(&postfix, STARTTLS, "");
     register(&server, "first@example.org");
     postfix.deliver(1);
+    // The server has been told that it was taken.
+    until("the outbox to be empty", || {
+        (waiting(&server) == 0).then_some(())
+    });
     postfix.stop();
     let names: Vec<String> = (0..5).map(|n| format!("user{n}@example.org")).collect();
     for name in &names {
