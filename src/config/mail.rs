@@ -29,6 +29,7 @@ pub fn read(reader: &mut Reader<'_>, can_link: bool, warnings: &mut Vec<String>)
         language: section.choice("language", &languages),
         queue_max: section.integer("queue_max", 1000, 1..=1_000_000),
         retry: section.seconds("retry_seconds", 30.0, 0.05..=3600.0),
+        look: section.seconds("look_seconds", 1.0, 0.05..=3600.0),
     };
     section.finish();
     if mail.server.is_some() && !can_link {

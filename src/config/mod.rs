@@ -354,6 +354,8 @@ pub struct Mail {
     pub queue_max: usize,
     /// Pause after a failure, 0.05 to 3600 s; doubled with each further one.
     pub retry: Duration,
+    /// How often an empty outbox is looked at, 0.05 to 3600 s.
+    pub look: Duration,
 }
 
 /// An SMTP server that takes mails for anybody.

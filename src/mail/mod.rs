@@ -27,8 +27,8 @@ pub mod smtp;
 use letters::{Content, Link, Site};
 use smtp::{Kind, SendError, Smtp};
 
-/// How often an empty outbox is looked at, and a store that has failed is asked again.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// How often a store that has failed is asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a claimed letter is ours; after that another sender may take it.
 const LEASE: Duration = Duration::from_secs(900);
 /// A letter is given up on, for now, before its lease ends.
@@ -120,11 +120,11 @@ impl Sender {
                 Some(left) => left,
                 None => match self.next().await {
                     Ok(true) => Duration::ZERO,
-                    Ok(false) => LOOK_PAUSE,
+                    Ok(false) => self.settings.look,
                     // The store has reported it.
                     Err(StoreError::Unavailable | StoreError::TimedOut) => {
                         self.has_strays = true;
-                        LOOK_PAUSE
+                        STORE_PAUSE
                     }
                 },
             };
@@ -180,7 +180,7 @@ impl Sender {
     /// Removes a letter; nothing else is sent before that has worked, or it would be sent again.
     async fn finish(&self, id: i64) {
         while self.stores.accounts.finish_letter(id).await.is_err() {
-            sleep_until(clock::now() + LOOK_PAUSE).await;
+            sleep_until(clock::now() + STORE_PAUSE).await;
         }
     }
 
