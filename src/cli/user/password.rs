@@ -1,8 +1,10 @@
 //! A new password from the person at the terminal, or from a line of stdin. Never from arguments or
 //! the environment, which other users of the machine can read.
 
+use std::fs::File;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use crate::accounts::password::{PASSWORD_CHARS_MAX, is_weak};
@@ -33,9 +35,36 @@ pub(super) fn new_hash() -> Result<PasswordHash, String> {
 }
 
 fn ask(prompt: &str) -> Result<Password, String> {
-    rpassword::prompt_password(prompt)
+    // rpassword shows its prompt first and hides what is typed after that: what is typed or pasted
+    // in between would be seen.
+    Unseen::begin()
+        .and_then(|_unseen| rpassword::prompt_password(prompt))
         .map(Password::new)
         .map_err(|error| format!("cannot read the password: {error}"))
+}
+
+/// While it lives, the terminal does not show what is typed.
+struct Unseen {
+    terminal: File,
+    before: Termios,
+}
+
+impl Unseen {
+    fn begin() -> io::Result<Self> {
+        let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+        let before = tcgetattr(&terminal)?;
+        let mut unseen = before.clone();
+        unseen.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&terminal, OptionalActions::Now, &unseen)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        // A terminal that has gone away needs nothing.
+        tcsetattr(&self.terminal, OptionalActions::Now, &self.before).unwrap_or_default();
+    }
 }
 
 fn from_stdin() -> Result<Password, String> {
