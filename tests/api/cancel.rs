@@ -11,6 +11,18 @@ use crate::kit::{Call, Conn, Provider, Server, request, until};
 
 const MOST: Duration = Duration::from_millis(50);
 
+/// Tries before the time counts as too long: other tests share the machine's cores.
+const TRIES: usize = 10;
+
+/// `try_once` says how long the provider was held; one of its tries has to be within [`MOST`].
+fn within(what: &str, mut try_once: impl FnMut() -> Duration) {
+    let mut times = Vec::new();
+    while times.iter().all(|&time| time >= MOST) {
+        assert!(times.len() < TRIES, "{what}: {times:?}");
+        times.push(try_once());
+    }
+}
+
 /// How far a stream is when its client leaves.
 type Phase = fn(&mut Conn, &mut Call);
 
@@ -18,8 +30,7 @@ fn check(what: &str, phase: Phase) {
     let provider = Provider::played();
     let server = Server::start(&provider, "");
     for reset in [false, true] {
-        // The best of three: other tests share the machine.
-        let times = (0..3).map(|_| {
+        within(&format!("{what}, reset: {reset}"), || {
             let mut conn = server.connect();
             conn.ask("Hi", &[]);
             let mut call = provider.call();
@@ -32,8 +43,6 @@ fn check(what: &str, phase: Phase) {
             }
             call.closed_at().duration_since(left)
         });
-        let best = times.min().expect("there are three");
-        assert!(best < MOST, "{what}, reset: {reset}: {best:?}");
     }
 }
 
@@ -125,7 +134,7 @@ fn while_connecting() {
     until("the model check at the start to hang", || {
         (hanging() == fillers + 1).then_some(())
     });
-    let best = (0..3).map(|_| {
+    within("connecting", || {
         let mut conn = server.connect();
         conn.ask("Hi", &[]);
         until("the chat to hang as well", || {
@@ -138,8 +147,6 @@ fn while_connecting() {
         });
         left.elapsed()
     });
-    let best = best.min().expect("there are three");
-    assert!(best < MOST, "{best:?}");
 }
 
 /// Sockets of this machine that are connecting to that loopback port and have no answer yet.
@@ -157,7 +164,7 @@ fn during_the_tls_handshake() {
     let server = Server::with(&row("mute", &format!("https://127.0.0.1:{port}")), &[]);
     let accept = || listener.accept().expect("the server connects").0;
     let mut first = true;
-    let best = (0..3).map(|_| {
+    within("handshake", || {
         let mut conn = server.connect();
         conn.ask("Hi", &[]);
         // The model check at the start comes here as well, before or after the first chat, and
@@ -173,8 +180,6 @@ fn during_the_tls_handshake() {
         });
         left.elapsed()
     });
-    let best = best.min().expect("there are three");
-    assert!(best < MOST, "{best:?}");
 }
 
 /// Whether the peer has closed; what it sent before is read and dropped.
