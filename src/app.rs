@@ -48,7 +48,7 @@ pub struct App {
     /// What all cores share.
     pub shared: Arc<Shared>,
     /// Which worker this is, counted from 0.
-    pub worker: usize,
+    pub worker: u16,
     /// Accounts and sessions.
     pub stores: Stores,
     /// Hashes and verifies passwords.

@@ -29,20 +29,15 @@ enum Answer {
 }
 
 /// The whole API.
-fn answer(
-    app: &Rc<App>,
-    method: &str,
-    found: Option<Found<'_>>,
-    record: &Record,
-    request: impl FnOnce() -> Request,
-) -> Answer {
-    let Some(Found { endpoint, segment }) = found else {
+fn answer(app: &Rc<App>, found: Option<Found>, record: &Record, asked: Asked<'_>) -> Answer {
+    let Some(found) = found else {
         return Answer::Now(Err(Error::NotFound));
     };
     let patience = app.shared.config.store.request_max;
+    let request = || asked.into_request(record, found);
     let app = || Rc::clone(app);
-    match (method, endpoint.path) {
-        ("GET" | "HEAD", TEST) => Answer::Now(Ok(status::test(&record.id, record.started))),
+    match (record.method, found.endpoint.path) {
+        ("GET" | "HEAD", TEST) => Answer::Now(Ok(status::test(app().out.lend(), record))),
         ("GET" | "HEAD", OPENAPI) => Answer::Now(Ok(status::openapi())),
         ("GET" | "HEAD", HEALTHZ) => later(patience, status::healthz(app())),
         ("POST", CHAT) => later(patience, chat::ask(app(), request())),
@@ -58,10 +53,10 @@ fn answer(
         ("POST", PASSWORD_RESET) => later(patience, password::reset(app(), request())),
         ("POST", CHANGE) => later(patience, password::change(app(), request())),
         ("GET" | "HEAD", SESSIONS) => later(patience, session::list(app(), request())),
-        ("DELETE", SESSION) => later(patience, session::end(app(), request(), segment.to_owned())),
+        ("DELETE", SESSION) => later(patience, session::end(app(), request())),
         ("POST", REVOKE_OTHERS) => later(patience, session::revoke_others(app(), request())),
-        ("OPTIONS", _) => Answer::Now(Ok(Reply::options(endpoint.allow))),
-        _ => Answer::Now(Err(Error::MethodNotAllowed(endpoint.allow))),
+        ("OPTIONS", _) => Answer::Now(Ok(Reply::options(found.endpoint.allow))),
+        _ => Answer::Now(Err(Error::MethodNotAllowed(found.endpoint.allow))),
     }
 }
 
@@ -99,7 +94,7 @@ const REVOKE_OTHERS: &str = "/auth/sessions/revoke_others";
 const SESSION: &str = "/auth/sessions/{id}";
 
 /// Every path; of two that match the first counts.
-pub const ENDPOINTS: [Endpoint; 16] = [
+pub static ENDPOINTS: [Endpoint; 16] = [
     get(TEST),
     post(CHAT),
     post(RESET),
@@ -138,30 +133,55 @@ const fn delete(path: &'static str) -> Endpoint {
 
 /// The endpoint of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Found<'a> {
-    endpoint: Endpoint,
-    /// What stands for the segment in braces; else empty.
-    segment: &'a str,
+struct Found {
+    endpoint: &'static Endpoint,
+    /// Where in the path, as it was sent, the segment begins that braces stand for; else its end.
+    segment_at: usize,
 }
 
-impl<'a> Found<'a> {
+impl Found {
     /// The endpoint of a path as it was sent, if there is one under the prefix.
-    fn find(path: &'a str, prefix: &str) -> Option<Self> {
-        let path = path.strip_prefix(prefix)?;
-        ENDPOINTS.into_iter().find_map(|endpoint| {
+    fn find(path: &str, prefix: &str) -> Option<Self> {
+        let below = path.strip_prefix(prefix)?;
+        ENDPOINTS.iter().find_map(|endpoint| {
             let segment = match endpoint.path.split_once('{') {
-                None => (path == endpoint.path).then_some(""),
-                Some((start, _)) => path
+                None => (below == endpoint.path).then_some(""),
+                Some((start, _)) => below
                     .strip_prefix(start)
                     .filter(|segment| !segment.is_empty() && !segment.contains('/')),
             };
-            segment.map(|segment| Self { endpoint, segment })
+            segment.map(|segment| Self {
+                endpoint,
+                segment_at: path.len() - segment.len(),
+            })
         })
     }
 }
 
+/// A request as it came, and the connection it came on. It stays whole until a handler wants its
+/// parts: most are large, and `/test` is answered without them.
+struct Asked<'a> {
+    peer: Address,
+    wire: &'a Rc<Wire>,
+    whole: hyper::Request<Incoming>,
+}
+
+impl Asked<'_> {
+    fn into_request(self, record: &Record, found: Found) -> Request {
+        let (head, body) = self.whole.into_parts();
+        Request {
+            segment: head.uri.path()[found.segment_at..].to_owned(),
+            headers: head.headers,
+            peer: self.peer,
+            id: record.id.clone(),
+            wire: Rc::clone(self.wire),
+            body,
+        }
+    }
+}
+
 /// How the errors of a path are worded, whether it exists or not.
-fn style(endpoint: Option<Endpoint>, path: &str, prefix: &str) -> Style {
+fn style(endpoint: Option<&Endpoint>, path: &str, prefix: &str) -> Style {
     let path = match endpoint {
         Some(endpoint) => endpoint.path,
         None => path.strip_prefix(prefix).unwrap_or_default(),
@@ -177,39 +197,31 @@ pub fn serve(
     app: &Rc<App>,
     wire: &Rc<Wire>,
     peer: Address,
-    request: hyper::Request<Incoming>,
+    whole: hyper::Request<Incoming>,
 ) -> Serving {
     let started = clock::now();
     let busy = wire.begin();
     let config = &app.shared.config;
-    let (head, body) = request.into_parts();
-    let path = head.uri.path();
+    let path = whole.uri().path();
     let found = Found::find(path, &config.server.prefix);
     let endpoint = found.map(|found| found.endpoint);
     let style = style(endpoint, path, &config.server.prefix);
-    let id = RequestId::of(&head.headers);
     let log_client = config.log.client_address;
     let record = Record {
-        id,
-        method: known_method(&head.method),
+        id: RequestId::of(whole.headers()),
+        method: known_method(whole.method()),
         route: endpoint.map_or("-", |endpoint| endpoint.path),
         status: 0,
         worker: app.worker,
         started,
-        client: log_client.then(|| address::client(&config.server, peer, &head.headers)),
+        started_wall: clock::since_epoch_at(started),
+        client: log_client.then(|| address::client(&config.server, peer, whole.headers())),
     };
     let origins = &config.server.origins;
-    let answer = if origin::is_cross_site(&head.method, &head.headers, origins) {
+    let answer = if origin::is_cross_site(whole.method(), whole.headers(), origins) {
         Answer::Now(Err(Error::CrossSite))
     } else {
-        let id = &record.id;
-        answer(app, head.method.as_str(), found, &record, || Request {
-            headers: head.headers,
-            peer,
-            id: id.clone(),
-            wire: Rc::clone(wire),
-            body,
-        })
+        answer(app, found, &record, Asked { peer, wire, whole })
     };
     let call = Call {
         record,
@@ -299,7 +311,7 @@ mod tests {
             ("/x/%74est", None),
         ] {
             let found = Found::find(path, "/x");
-            let found = found.map(|found| (found.endpoint.path, found.segment));
+            let found = found.map(|found| (found.endpoint.path, &path[found.segment_at..]));
             assert_eq!(found, expect, "{path}");
         }
     }

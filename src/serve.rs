@@ -42,7 +42,7 @@ pub struct Running {
     pub addresses: Vec<Listen>,
     config: Arc<Shared>,
     phases: watch::Sender<Phase>,
-    ends: mpsc::UnboundedReceiver<(usize, Result<(), String>)>,
+    ends: mpsc::UnboundedReceiver<(u16, Result<(), String>)>,
     workers: Vec<JoinHandle<()>>,
     hasher: hasher::Running,
     backend: Backend,
@@ -122,7 +122,7 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
     }
     let mut mail = Some(mail);
     let mut threads = Vec::new();
-    for (worker, listeners) in listeners.into_iter().enumerate() {
+    for (worker, listeners) in (0_u16..).zip(listeners) {
         let setup = Setup {
             worker,
             listeners,
@@ -226,7 +226,7 @@ impl Running {
 }
 
 async fn all_ended(
-    ends: &mut mpsc::UnboundedReceiver<(usize, Result<(), String>)>,
+    ends: &mut mpsc::UnboundedReceiver<(u16, Result<(), String>)>,
     left: &mut usize,
 ) -> Result<(), String> {
     while *left > 0 {

@@ -69,7 +69,7 @@ pub type Dealt = mpsc::UnboundedSender<(std::os::unix::net::UnixStream, Permit)>
 /// What a worker is started with.
 pub struct Setup {
     /// Which worker, counted from 0.
-    pub worker: usize,
+    pub worker: u16,
     /// Its sockets, bound and set not to block.
     pub listeners: Vec<Listener>,
     /// What all cores share.
@@ -169,7 +169,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
             app.phase.set(Phase::Ending);
             live.wake_all();
             if timeout(ENDING_TIMEOUT, live.none()).await.is_err() {
-                log::warn("connections cut", &[("worker", Value::U64(worker as u64))]);
+                log::warn("connections cut", &[("worker", worker.into())]);
             }
         }
     }

@@ -70,7 +70,7 @@ pub async fn export(app: Rc<App>, mut request: Request) -> Result<Reply, Error> 
     let start = json!({"ok": true, "user": user, "sessions": sessions});
     let id = export.user.id;
     let stream = Export::new(app, id, export.held, start.to_string());
-    Ok(Reply::stream(Box::new(stream)))
+    Ok(Reply::stream(stream))
 }
 
 fn user_reply(user: &User) -> Reply {

@@ -61,7 +61,7 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
         received,
     };
     let answered = turn::answer(&app, ask).await?;
-    let reply = Reply::stream(Box::new(answered.stream));
+    let reply = Reply::stream(answered.stream);
     Ok(match answered.cookie {
         Some(value) => reply.with_cookie(cookie::set(
             &config.server.app_cookie,

@@ -56,9 +56,9 @@ pub async fn list(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
 }
 
 /// Ends one of the caller's sessions.
-pub async fn end(app: Rc<App>, mut request: Request, id: String) -> Result<Reply, Error> {
+pub async fn end(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     ignore(&app, &mut request).await?;
-    let is_own = session::end(&app, own(&app, &request).as_ref(), &id).await?;
+    let is_own = session::end(&app, own(&app, &request).as_ref(), &request.segment).await?;
     let reply = Reply::fixed(r#"{"ok":true}"#);
     let config = &app.shared.config.server;
     Ok(match is_own {

@@ -149,19 +149,21 @@ pub trait Source {
     fn report(&self) -> StreamRecord;
 }
 
-/// The body of every response.
-pub struct Body {
-    kind: Kind,
-    /// The request's log line, if it is written at the end only.
-    record: Option<Box<Record>>,
-    /// Keeps the connection marked as busy while a stream is sent.
-    _busy: Option<Busy>,
-}
+/// The body of every response. Small, because hyper hands it on by value several times.
+pub struct Body(Kind);
 
 enum Kind {
-    Empty,
     Whole(Option<Chunk>),
-    Stream(Box<dyn Source>),
+    Stream(Box<Stream<dyn Source>>),
+}
+
+/// A body that is made while it is sent.
+struct Stream<S: Source + ?Sized> {
+    /// The request's log line, which is written at the end.
+    record: Option<Record>,
+    /// Keeps the connection marked as busy while the stream is sent.
+    _busy: Option<Busy>,
+    source: S,
 }
 
 impl fmt::Debug for Body {
@@ -171,40 +173,36 @@ impl fmt::Debug for Body {
 }
 
 impl Body {
-    fn of(kind: Kind) -> Self {
-        Self {
-            kind,
-            record: None,
-            _busy: None,
-        }
-    }
-
     /// No body at all.
     pub fn empty() -> Self {
-        Self::of(Kind::Empty)
+        Self(Kind::Whole(None))
     }
 
     /// A body that is known in whole.
     pub fn whole(chunk: Chunk) -> Self {
-        Self::of(Kind::Whole(Some(chunk)))
+        Self(Kind::Whole(Some(chunk)))
     }
 
     /// A body that is made while it is sent.
-    pub fn stream(source: Box<dyn Source>) -> Self {
-        Self::of(Kind::Stream(source))
+    pub fn stream(source: impl Source + 'static) -> Self {
+        Self(Kind::Stream(Box::new(Stream {
+            record: None,
+            _busy: None,
+            source,
+        })))
     }
 
     /// Ties the end of this body to its connection and its log line. A body that is known in whole
     /// is logged now, a stream when it ends. Gives back the request's id.
     pub fn attach(&mut self, busy: Busy, record: Record, now: Instant) -> RequestId {
-        match self.kind {
-            Kind::Stream(_) => {
+        match &mut self.0 {
+            Kind::Stream(stream) => {
                 let id = record.id.clone();
-                self.record = Some(Box::new(record));
-                self._busy = Some(busy);
+                stream.record = Some(record);
+                stream._busy = Some(busy);
                 id
             }
-            Kind::Empty | Kind::Whole(_) => {
+            Kind::Whole(_) => {
                 record.write(now, None);
                 busy.ends_about(now);
                 record.id
@@ -213,10 +211,10 @@ impl Body {
     }
 }
 
-impl Drop for Body {
+impl<S: Source + ?Sized> Drop for Stream<S> {
     fn drop(&mut self) {
-        if let (Some(record), Kind::Stream(source)) = (self.record.take(), &self.kind) {
-            record.write(clock::now(), Some(&source.report()));
+        if let Some(record) = &self.record {
+            record.write(clock::now(), Some(&self.source.report()));
         }
     }
 }
@@ -229,26 +227,26 @@ impl HttpBody for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Chunk>, Broken>>> {
-        match &mut self.get_mut().kind {
-            Kind::Empty => Poll::Ready(None),
+        match &mut self.get_mut().0 {
             Kind::Whole(chunk) => {
                 let piece = chunk.as_mut().and_then(Chunk::split);
                 let piece = piece.or_else(|| chunk.take());
                 Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
-            Kind::Stream(source) => source
+            Kind::Stream(stream) => stream
+                .source
                 .poll_chunk(cx)
                 .map(|next| next.map(|chunk| chunk.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Empty | Kind::Whole(None))
+        matches!(self.0, Kind::Whole(None))
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Empty | Kind::Whole(None) => SizeHint::with_exact(0),
+        match &self.0 {
+            Kind::Whole(None) => SizeHint::with_exact(0),
             Kind::Whole(Some(chunk)) => SizeHint::with_exact(chunk.remaining() as u64),
             Kind::Stream(_) => SizeHint::default(),
         }

@@ -10,7 +10,7 @@ use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::http::body::{Body, Chunk, Source};
+use crate::http::body::{Body, Chunk, Lent, Source};
 use crate::http::request::Record;
 use crate::http::wire::Busy;
 
@@ -58,6 +58,11 @@ impl Reply {
         Self::json(StatusCode::OK, Chunk::owned(json.into()))
     }
 
+    /// 200 with a JSON text in a core's own buffer.
+    pub fn lent(json: Lent) -> Self {
+        Self::json(StatusCode::OK, Chunk::lent(json))
+    }
+
     /// 201: what was asked for has been made.
     pub fn created() -> Self {
         Self::json(StatusCode::CREATED, Chunk::fixed(br#"{"ok":true}"#))
@@ -87,7 +92,7 @@ impl Reply {
     }
 
     /// 200 with a chat's lines.
-    pub fn stream(source: Box<dyn Source>) -> Self {
+    pub fn stream(source: impl Source + 'static) -> Self {
         let mut reply = Self::new(StatusCode::OK, Body::stream(source));
         let headers = reply.0.headers_mut();
         headers.insert(CONTENT_TYPE, JSON);

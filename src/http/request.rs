@@ -38,6 +38,8 @@ pub struct Request {
     pub id: RequestId,
     /// The connection it came on.
     pub wire: Rc<Wire>,
+    /// What stands in the path for the segment that the endpoint names in braces; else empty.
+    pub segment: String,
     /// The body, not read yet.
     pub body: Incoming,
 }
@@ -211,9 +213,11 @@ pub struct Record {
     /// The status that was sent.
     pub status: u16,
     /// The worker that served it.
-    pub worker: usize,
+    pub worker: u16,
     /// When its head was complete.
     pub started: Instant,
+    /// The same on the wall clock, since the epoch.
+    pub started_wall: Duration,
     /// The client's address, if the configuration wants it in the log.
     pub client: Option<Address>,
 }
@@ -259,15 +263,21 @@ impl Record {
     }
 
     fn write_with(&self, now: Instant, more: &[log::Field<'_>]) {
+        let took = now.saturating_duration_since(self.started);
+        // The wall clock may be set while a stream runs.
+        let wall = match took < Duration::from_secs(1) {
+            true => self.started_wall + took,
+            false => clock::since_epoch_at(now),
+        };
         info_line!("request":
             "id" = word(self.id.as_str()),
             "method" = word(self.method),
             "route" = word(self.route),
             "status" = number(self.status.into()),
-            "ms" = millis(now - self.started),
-            "worker" = number(self.worker as u64);
+            "ms" = millis(took),
+            "worker" = number(self.worker.into());
             more;
-            now
+            wall
         );
     }
 }

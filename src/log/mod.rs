@@ -19,8 +19,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::clock;
 
 mod render;
@@ -183,12 +181,12 @@ pub fn info(event: &str, fields: &[Field<'_>]) {
     }
 }
 
-/// Logs an event of `now` in the ordinary course of things by writing its line; see
+/// Logs an event of this wall time in the ordinary course of things by writing its line; see
 /// [`info_line!`](crate::info_line).
 #[inline]
-pub fn info_with(now: Instant, content: impl Fn(&mut Line<'_>)) {
+pub fn info_with(since_epoch: Duration, content: impl Fn(&mut Line<'_>)) {
     if !HIDES_INFO.load(Ordering::Relaxed) {
-        emit(Level::Info, clock::since_epoch_at(now), content);
+        emit(Level::Info, since_epoch, content);
     }
 }
 

@@ -36,12 +36,12 @@ impl Stamp {
 
 /// Writes an `info` line whose event and first keys are known when the program is compiled, for
 /// lines that come with every request: `info_line!("event": "key" = kind(value), …; further_fields;
-/// now)`, where the kind is a method of [`Line`].
+/// since_epoch)`, where the kind is a method of [`Line`].
 #[macro_export]
 macro_rules! info_line {
     ($event:literal: $first:literal = $kind:ident($value:expr)
-        $(, $key:literal = $other:ident($next:expr))*; $fields:expr; $now:expr) => {
-        $crate::log::info_with($now, |line| {
+        $(, $key:literal = $other:ident($next:expr))*; $fields:expr; $since_epoch:expr) => {
+        $crate::log::info_with($since_epoch, |line| {
             match line.format() {
                 $crate::log::Format::Logfmt => {
                     line.raw(concat!("level=info event=", $event, " ", $first, "="));
