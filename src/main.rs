@@ -5,7 +5,7 @@ use std::process::ExitCode;
 /// `bench/profile` builds without it: heaptrack sees the calls to the system's allocator only.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: cloudchat::memory::Allocator = cloudchat::memory::Allocator;
 
 fn main() -> ExitCode {
     cloudchat::memory::purge_at_once();

@@ -1,11 +1,81 @@
-//! The allocator's two settings: freed memory goes back to the system, and at once.
+//! The allocator: mimalloc, told to give freed memory back, and at once.
 //!
 //! mimalloc keeps freed pages for a later allocation of the same thread, and looks at them again
 //! only when that thread allocates: a server that falls quiet after a busy hour would keep them for
-//! good. Where another allocator is linked (tests, profilers) nothing here has an effect.
+//! good ([`purge_at_once`], [`collect`]). It gives back whole pages of 64 KiB only, so one object
+//! that lives as long as its thread would keep what a busy hour has filled around it
+//! ([`begin_fresh_pages`]). Where another allocator is linked (tests, profilers) nothing here has an
+//! effect.
+
+#[cfg(feature = "mimalloc")]
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use libmimalloc_sys::mi_heap_t;
+#[cfg(feature = "mimalloc")]
+use mimalloc::MiMalloc;
 
 /// `mi_option_purge_delay` of mimalloc.h, which the bindings do not name.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// What all threads share that began fresh pages; each has its own pages in it.
+static SHARED: AtomicPtr<mi_heap_t> = AtomicPtr::new(ptr::null_mut());
+
+thread_local! {
+    /// Where this thread allocates from since [`begin_fresh_pages`].
+    static FRESH: Cell<*mut mi_heap_t> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// mimalloc as the program's allocator.
+#[cfg(feature = "mimalloc")]
+#[derive(Debug)]
+pub struct Allocator;
+
+#[cfg(feature = "mimalloc")]
+#[expect(unsafe_code, reason = "allocators are not safe by nature")]
+// SAFETY: every call is handed on as it is, to mimalloc or to one of its heaps, which is never
+// deleted; blocks of all heaps are freed and moved from any thread.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let (heap, size, align) = (FRESH.get(), layout.size(), layout.align());
+        // SAFETY: as above.
+        match heap.is_null() {
+            true => unsafe { MiMalloc.alloc(layout) },
+            false => unsafe { libmimalloc_sys::mi_heap_malloc_aligned(heap, size, align) }.cast(),
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let (heap, size, align) = (FRESH.get(), layout.size(), layout.align());
+        // SAFETY: as above.
+        match heap.is_null() {
+            true => unsafe { MiMalloc.alloc_zeroed(layout) },
+            false => unsafe { libmimalloc_sys::mi_heap_zalloc_aligned(heap, size, align) }.cast(),
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { MiMalloc.dealloc(block, layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let (heap, align) = (FRESH.get(), layout.align());
+        // SAFETY: as above.
+        match heap.is_null() {
+            true => unsafe { MiMalloc.realloc(block, layout, size) },
+            false => unsafe {
+                libmimalloc_sys::mi_heap_realloc_aligned(heap, block.cast(), size, align).cast()
+            },
+        }
+    }
+}
 
 /// Lets freed pages go back to the system without delay. To be called before any thread starts.
 #[expect(unsafe_code, reason = "the allocator's options have no safe interface")]
@@ -14,11 +84,33 @@ pub fn purge_at_once() {
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) };
 }
 
+/// From now on the calling thread allocates from pages of its own. To be called when it has set up
+/// what lives as long as it does.
+#[expect(unsafe_code, reason = "the allocator has no safe interface")]
+pub fn begin_fresh_pages() {
+    let mut heap = SHARED.load(Ordering::Acquire);
+    if heap.is_null() {
+        // SAFETY: makes a heap or gives null, which stands for the thread's first one.
+        let new = unsafe { libmimalloc_sys::mi_heap_new() };
+        heap = match SHARED.compare_exchange(heap, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => new,
+            Err(other) => other,
+        };
+    }
+    FRESH.set(heap);
+}
+
 /// Gives back what the calling thread has freed and not used again.
 #[expect(unsafe_code, reason = "the allocator has no safe interface")]
 pub fn collect() {
-    // SAFETY: works on the calling thread's own heap, at any time.
-    unsafe { libmimalloc_sys::mi_collect(true) };
+    // SAFETY: works on the calling thread's own heaps, at any time.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+        let heap = FRESH.get();
+        if !heap.is_null() {
+            libmimalloc_sys::mi_heap_collect(heap, true);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -33,6 +125,43 @@ mod tests {
         assert_eq!(get(), 1000, "the default of mimalloc v3, in milliseconds");
         purge_at_once();
         assert_eq!(get(), 0);
+        collect();
+    }
+
+    /// Blocks from before and after the change live side by side, whoever frees them.
+    #[test]
+    #[cfg(feature = "mimalloc")]
+    #[expect(unsafe_code, reason = "allocators are not safe by nature")]
+    fn blocks_outlive_the_change_to_fresh_pages() {
+        let small = Layout::from_size_align(40, 8).unwrap();
+        let aligned = Layout::from_size_align(10_000, 4096).unwrap();
+        // SAFETY: each block is used within its layout, and freed once with it.
+        let (kept, page) = unsafe {
+            let kept = Allocator.alloc(small);
+            kept.write_bytes(7, 40);
+            begin_fresh_pages();
+            assert!(!FRESH.get().is_null());
+            let kept = Allocator.realloc(kept, small, 400);
+            assert_eq!(std::slice::from_raw_parts(kept, 40), [7; 40]);
+            let page = Allocator.alloc_zeroed(aligned);
+            assert_eq!(page.addr() % 4096, 0);
+            assert_eq!(std::slice::from_raw_parts(page, 10_000), [0; 10_000]);
+            let gone = Allocator.alloc(small);
+            Allocator.dealloc(gone, small);
+            collect();
+            assert_eq!(std::slice::from_raw_parts(kept, 40), [7; 40]);
+            (kept.expose_provenance(), page.expose_provenance())
+        };
+        let elsewhere = std::thread::spawn(move || {
+            assert!(FRESH.get().is_null(), "each thread begins for itself");
+            let grown = Layout::from_size_align(400, 8).unwrap();
+            // SAFETY: as above.
+            unsafe {
+                Allocator.dealloc(ptr::with_exposed_provenance_mut(kept), grown);
+                Allocator.dealloc(ptr::with_exposed_provenance_mut(page), aligned);
+            }
+        });
+        elsewhere.join().unwrap();
         collect();
     }
 }

@@ -139,6 +139,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
     }
     let live = Rc::new(Live::default());
     spawn_local(give_memory_back(Rc::clone(&live)));
+    memory::begin_fresh_pages();
     let mut accepting = JoinSet::new();
     for listener in listeners {
         let (app, live) = (Rc::clone(&app), Rc::clone(&live));
