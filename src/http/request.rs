@@ -18,7 +18,6 @@ use crate::error::Error;
 use crate::http::address::{self, Address};
 use crate::http::reply::X_REQUEST_ID;
 use crate::http::wire::Wire;
-use crate::info_line;
 use crate::limits::{Permit, Pool};
 use crate::log::{self, Value};
 
@@ -241,7 +240,7 @@ impl Record {
     /// Writes the line; for a stream at its end (`now`), with how it went.
     pub fn write(&self, now: Instant, stream: Option<&StreamRecord>) {
         if self.client.is_none() && stream.is_none() {
-            return self.write_with(now, &[]);
+            return log::request(self.line(now), &[]);
         }
         let client = self.client.map(|client| client.to_string());
         let mut more = Vec::with_capacity(6);
@@ -259,26 +258,24 @@ impl Record {
             let provider = stream.provider.as_deref().map(Value::Str);
             more.extend(provider.map(|name| ("provider", name)));
         }
-        self.write_with(now, &more);
+        log::request(self.line(now), &more);
     }
 
-    fn write_with(&self, now: Instant, more: &[log::Field<'_>]) {
+    fn line(&self, now: Instant) -> log::Request {
         let took = now.saturating_duration_since(self.started);
-        // The wall clock may be set while a stream runs.
-        let wall = match took < Duration::from_secs(1) {
-            true => self.started_wall + took,
-            false => clock::since_epoch_at(now),
-        };
-        info_line!("request":
-            "id" = word(self.id.as_str()),
-            "method" = word(self.method),
-            "route" = word(self.route),
-            "status" = number(self.status.into()),
-            "ms" = millis(took),
-            "worker" = number(self.worker.into());
-            more;
-            wall
-        );
+        log::Request {
+            id: log::Id::new(self.id.as_bytes()),
+            // The wall clock may be set while a stream runs.
+            since_epoch: match took < Duration::from_secs(1) {
+                true => self.started_wall + took,
+                false => clock::since_epoch_at(now),
+            },
+            took,
+            method: self.method,
+            route: self.route,
+            status: self.status,
+            worker: self.worker,
+        }
     }
 }
 

@@ -22,8 +22,10 @@ use std::time::Duration;
 use crate::clock;
 
 mod render;
+mod request;
 
 pub use render::{Line, Stamp, render};
+pub use request::{Id, Request};
 
 /// Bytes of one value that are written; the rest is replaced by `…`.
 pub const VALUE_BYTES_MAX: usize = 1024;
@@ -33,6 +35,9 @@ const LINE_BYTES_ORDINARY: usize = 512;
 const LINE_BYTES_KEPT: usize = 4096;
 /// Gathered bytes at which they are written: no more lines than fit what is kept.
 const GATHERED_BYTES_MAX: usize = LINE_BYTES_KEPT - LINE_BYTES_ORDINARY;
+
+/// Lines of requests that wait on a thread, some 5 KiB of them.
+const REQUESTS_MAX: usize = 32;
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -181,13 +186,22 @@ pub fn info(event: &str, fields: &[Field<'_>]) {
     }
 }
 
-/// Logs an event of this wall time in the ordinary course of things by writing its line; see
-/// [`info_line!`](crate::info_line).
+/// Logs a request and further fields; without these the line may wait for [`flush`].
 #[inline]
-pub fn info_with(since_epoch: Duration, content: impl Fn(&mut Line<'_>)) {
-    if !HIDES_INFO.load(Ordering::Relaxed) {
-        emit(Level::Info, since_epoch, content);
+pub fn request(request: Request, more: &[Field<'_>]) {
+    if HIDES_INFO.load(Ordering::Relaxed) {
+        return;
     }
+    if more.is_empty() {
+        let keep = |lines: &mut Lines| lines.keep(&request);
+        let kept = LINES.try_with(|lines| lines.try_borrow_mut().map(|mut lines| keep(&mut lines)));
+        if matches!(kept, Ok(Ok(true))) {
+            return;
+        }
+    }
+    emit(Level::Info, request.since_epoch, |line| {
+        request.write(line, more)
+    });
 }
 
 /// Logs something the operator should look at some time.
@@ -212,6 +226,8 @@ pub fn write(level: Level, event: &str, fields: &[Field<'_>]) {
 struct Lines {
     text: String,
     stamp: Stamp,
+    /// Not written yet; all of them come before what is said next.
+    requests: Vec<Request>,
     /// Ordinary lines may wait for [`flush`].
     is_gathering: bool,
 }
@@ -221,18 +237,50 @@ thread_local! {
 }
 
 impl Lines {
+    /// Keeps a request's line for later, if this thread gathers.
+    fn keep(&mut self, request: &Request) -> bool {
+        if self.is_gathering {
+            if self.requests.len() == REQUESTS_MAX {
+                self.write_requests();
+            }
+            self.requests.push(*request);
+        }
+        self.is_gathering
+    }
+
+    fn write_requests(&mut self) {
+        let requests = std::mem::take(&mut self.requests);
+        for request in &requests {
+            self.render(Level::Info, request.since_epoch, |line| {
+                request.write(line, &[])
+            });
+        }
+        self.requests = requests;
+        self.requests.clear();
+    }
+
     fn emit(&mut self, level: Level, now: Duration, content: impl FnOnce(&mut Line<'_>)) {
+        self.write_requests();
+        self.render(level, now, content);
+    }
+
+    fn render(&mut self, level: Level, now: Duration, content: impl FnOnce(&mut Line<'_>)) {
         // Room for any ordinary line, so that nothing has to grow on the way.
         self.text.reserve(LINE_BYTES_ORDINARY);
         let style = STYLE.get().copied().unwrap_or_default();
         render(&mut self.text, &mut self.stamp, style, now, level, content);
         let may_wait = self.is_gathering && level == Level::Info;
         if !may_wait || self.text.len() > GATHERED_BYTES_MAX {
-            self.flush();
+            self.send();
         }
     }
 
     fn flush(&mut self) {
+        self.write_requests();
+        self.send();
+    }
+
+    fn send(&mut self) {
         if !self.text.is_empty() {
             send(&self.text);
             self.text.clear();
@@ -289,5 +337,40 @@ mod tests {
     #[test]
     fn the_journal_is_found_by_device_and_inode_only() {
         assert!(!is_journal(None) && !is_journal(Some("")) && !is_journal(Some("0:0")));
+    }
+
+    #[test]
+    fn requests_keep_their_place_among_the_lines() {
+        let mut lines = Lines::default();
+        lines.is_gathering = true;
+        let request = |id: &str| Request {
+            id: Id::new(id.as_bytes()),
+            since_epoch: Duration::from_secs(1),
+            took: Duration::from_micros(1260),
+            method: "GET",
+            route: "/test",
+            status: 200,
+            worker: 1,
+        };
+        let said = |lines: &Lines| lines.text.matches('\n').count();
+        for n in 0..REQUESTS_MAX {
+            assert!(lines.keep(&request(&format!("request-{n:02}"))));
+        }
+        assert_eq!(said(&lines), 0, "they wait");
+        lines.emit(Level::Info, Duration::from_secs(2), |line| {
+            line.event(Level::Info, "other", &[]);
+        });
+        assert_eq!(lines.requests.len(), 0);
+        // What was more than fits has been sent.
+        assert!(lines.text.ends_with("level=info event=other\n"));
+        lines.send();
+        lines.keep(&request("abc-1_DEF"));
+        lines.write_requests();
+        assert_eq!(
+            lines.text,
+            "ts=1970-01-01T00:00:01.000Z level=info event=request id=abc-1_DEF method=GET \
+             route=/test status=200 ms=1.3 worker=1\n"
+        );
+        lines.text.clear();
     }
 }

@@ -34,39 +34,6 @@ impl Stamp {
     }
 }
 
-/// Writes an `info` line whose event and first keys are known when the program is compiled, for
-/// lines that come with every request: `info_line!("event": "key" = kind(value), …; further_fields;
-/// since_epoch)`, where the kind is a method of [`Line`].
-#[macro_export]
-macro_rules! info_line {
-    ($event:literal: $first:literal = $kind:ident($value:expr)
-        $(, $key:literal = $other:ident($next:expr))*; $fields:expr; $since_epoch:expr) => {
-        $crate::log::info_with($since_epoch, |line| {
-            match line.format() {
-                $crate::log::Format::Logfmt => {
-                    line.raw(concat!("level=info event=", $event, " ", $first, "="));
-                    line.$kind($value);
-                    $(
-                        line.raw(concat!(" ", $key, "="));
-                        line.$other($next);
-                    )*
-                }
-                $crate::log::Format::Json => {
-                    line.raw(concat!(
-                        "\"level\":\"info\",\"event\":\"", $event, "\",\"", $first, "\":"
-                    ));
-                    line.$kind($value);
-                    $(
-                        line.raw(concat!(",\"", $key, "\":"));
-                        line.$other($next);
-                    )*
-                }
-            }
-            line.fields($fields);
-        })
-    };
-}
-
 /// Appends one line, with its line end, to `out`; `since_epoch` is the wall time.
 pub fn render(
     out: &mut String,
@@ -126,7 +93,7 @@ impl Line<'_> {
 
     /// A key with what belongs around it, ready-made.
     #[inline]
-    pub fn raw(&mut self, text: &'static str) {
+    pub(super) fn raw(&mut self, text: &'static str) {
         self.out.push_str(text);
         self.first = false;
     }
@@ -170,7 +137,7 @@ impl Line<'_> {
 
     /// A text that is known to need neither quotes nor escapes.
     #[inline]
-    pub fn word(&mut self, text: &str) {
+    pub(super) fn word(&mut self, text: &str) {
         debug_assert!(is_plain(text), "{text:?} needs quotes or escapes");
         match self.format {
             Format::Logfmt => self.out.push_str(text),
@@ -184,12 +151,12 @@ impl Line<'_> {
 
     /// A number.
     #[inline]
-    pub fn number(&mut self, number: u64) {
+    pub(super) fn number(&mut self, number: u64) {
         self.out.push_str(itoa::Buffer::new().format(number));
     }
 
     /// A span of time, in milliseconds with one decimal.
-    pub fn millis(&mut self, span: Duration) {
+    pub(super) fn millis(&mut self, span: Duration) {
         let below = (span.subsec_nanos() + 50_000) / 100_000;
         let tenths = span.as_secs().saturating_mul(10_000) + u64::from(below);
         self.number(tenths / 10);
