@@ -74,6 +74,8 @@ pub struct Endpoint {
     pub path: &'static str,
     /// The methods it takes, as `Allow` lists them.
     pub allow: &'static str,
+    /// What stands before the braces, if there are any.
+    parent: Option<&'static str>,
 }
 
 const TEST: &str = "/test";
@@ -98,10 +100,7 @@ pub static ENDPOINTS: [Endpoint; 16] = [
     get(TEST),
     post(CHAT),
     post(RESET),
-    Endpoint {
-        path: ME,
-        allow: "GET, HEAD, PATCH, DELETE, OPTIONS",
-    },
+    taking("GET, HEAD, PATCH, DELETE, OPTIONS", ME),
     post(LOGIN),
     post(LOGOUT),
     post(REGISTER),
@@ -110,25 +109,29 @@ pub static ENDPOINTS: [Endpoint; 16] = [
     post(CHANGE),
     get(SESSIONS),
     post(REVOKE_OTHERS),
-    delete(SESSION),
+    Endpoint {
+        parent: Some("/auth/sessions/"),
+        ..taking("DELETE, OPTIONS", SESSION)
+    },
     get(EXPORT),
     get(HEALTHZ),
     get(OPENAPI),
 ];
 
 const fn get(path: &'static str) -> Endpoint {
-    let allow = "GET, HEAD, OPTIONS";
-    Endpoint { path, allow }
+    taking("GET, HEAD, OPTIONS", path)
 }
 
 const fn post(path: &'static str) -> Endpoint {
-    let allow = "POST, OPTIONS";
-    Endpoint { path, allow }
+    taking("POST, OPTIONS", path)
 }
 
-const fn delete(path: &'static str) -> Endpoint {
-    let allow = "DELETE, OPTIONS";
-    Endpoint { path, allow }
+const fn taking(allow: &'static str, path: &'static str) -> Endpoint {
+    Endpoint {
+        path,
+        allow,
+        parent: None,
+    }
 }
 
 /// The endpoint of a request.
@@ -144,10 +147,10 @@ impl Found {
     fn find(path: &str, prefix: &str) -> Option<Self> {
         let below = path.strip_prefix(prefix)?;
         ENDPOINTS.iter().find_map(|endpoint| {
-            let segment = match endpoint.path.split_once('{') {
+            let segment = match endpoint.parent {
                 None => (below == endpoint.path).then_some(""),
-                Some((start, _)) => below
-                    .strip_prefix(start)
+                Some(parent) => below
+                    .strip_prefix(parent)
                     .filter(|segment| !segment.is_empty() && !segment.contains('/')),
             };
             segment.map(|segment| Self {

@@ -240,7 +240,7 @@ impl Record {
     /// Writes the line; for a stream at its end (`now`), with how it went.
     pub fn write(&self, now: Instant, stream: Option<&StreamRecord>) {
         if self.client.is_none() && stream.is_none() {
-            return log::request(self.line(now), &[]);
+            return log::request(|| self.line(now), &[]);
         }
         let client = self.client.map(|client| client.to_string());
         let mut more = Vec::with_capacity(6);
@@ -258,7 +258,7 @@ impl Record {
             let provider = stream.provider.as_deref().map(Value::Str);
             more.extend(provider.map(|name| ("provider", name)));
         }
-        log::request(self.line(now), &more);
+        log::request(|| self.line(now), &more);
     }
 
     fn line(&self, now: Instant) -> log::Request {

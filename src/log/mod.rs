@@ -188,7 +188,7 @@ pub fn info(event: &str, fields: &[Field<'_>]) {
 
 /// Logs a request and further fields; without these the line may wait for [`flush`].
 #[inline]
-pub fn request(request: Request, more: &[Field<'_>]) {
+pub fn request(request: impl Fn() -> Request, more: &[Field<'_>]) {
     if HIDES_INFO.load(Ordering::Relaxed) {
         return;
     }
@@ -199,6 +199,7 @@ pub fn request(request: Request, more: &[Field<'_>]) {
             return;
         }
     }
+    let request = request();
     emit(Level::Info, request.since_epoch, |line| {
         request.write(line, more)
     });
@@ -238,12 +239,13 @@ thread_local! {
 
 impl Lines {
     /// Keeps a request's line for later, if this thread gathers.
-    fn keep(&mut self, request: &Request) -> bool {
+    #[inline]
+    fn keep(&mut self, request: impl Fn() -> Request) -> bool {
         if self.is_gathering {
             if self.requests.len() == REQUESTS_MAX {
                 self.write_requests();
             }
-            self.requests.push(*request);
+            self.requests.push(request());
         }
         self.is_gathering
     }
@@ -354,7 +356,7 @@ mod tests {
         };
         let said = |lines: &Lines| lines.text.matches('\n').count();
         for n in 0..REQUESTS_MAX {
-            assert!(lines.keep(&request(&format!("request-{n:02}"))));
+            assert!(lines.keep(|| request(&format!("request-{n:02}"))));
         }
         assert_eq!(said(&lines), 0, "they wait");
         lines.emit(Level::Info, Duration::from_secs(2), |line| {
@@ -364,7 +366,7 @@ mod tests {
         // What was more than fits has been sent.
         assert!(lines.text.ends_with("level=info event=other\n"));
         lines.send();
-        lines.keep(&request("abc-1_DEF"));
+        lines.keep(|| request("abc-1_DEF"));
         lines.write_requests();
         assert_eq!(
             lines.text,
