@@ -4,6 +4,8 @@
 mod mail;
 #[path = "config/providers.rs"]
 mod providers;
+#[path = "config/stores.rs"]
+mod stores;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -393,9 +395,18 @@ fn the_old_service_s_variables_load() {
     );
     assert_eq!(provider.key.as_ref().unwrap().0, "hidden-4");
     let warnings = config.warnings.join("\n");
-    assert_eq!(config.warnings.len(), 2, "{warnings}");
     assert!(warnings.contains("deepseek-chat is no longer served"));
-    assert!(warnings.contains("DATABASE_URL, REDIS_HOST") && warnings.contains("ENABLE_SCHEDULER"));
+    assert!(warnings.contains("not used by this version: ENABLE_SCHEDULER"));
+    let database = config.store.database.as_ref().unwrap();
+    assert_eq!(database.hosts, [("127.0.0.1".to_owned(), 6432)]);
+    assert_eq!(
+        (database.user.as_str(), database.name.as_str()),
+        ("u", "cloudchat")
+    );
+    let redis = config.store.redis.as_ref().unwrap();
+    assert_eq!(redis.hosts, [("127.0.0.1".to_owned(), 6379)]);
+    assert_eq!(redis.password.as_ref().unwrap().0, "hidden-1");
+    assert_eq!(redis.timeout, Duration::from_secs(5));
     assert!(!format!("{config:?}").contains("hidden"));
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::read::{Reader, quoted};
 use super::{
     Auth, Chat, Config, DEVICE_COOKIE, Listen, Log, LogFormat, Roots, Server, Sources, Store,
-    Upstream, mail, parse, provider,
+    Upstream, database, mail, parse, provider, redis,
 };
 use crate::log;
 
@@ -25,15 +25,7 @@ const SYSTEM_PROMPT_BYTES_MAX: usize = 64 << 10;
 
 /// Variables of the service that CloudChat replaces, for parts that this version does not have.
 /// They are accepted, so that an existing `cloudchat.env` works, and named in a warning.
-const UNUSED_VARIABLES: [&str; 7] = [
-    "DATABASE_URL",
-    "REDIS_HOST",
-    "REDIS_PORT",
-    "REDIS_DB",
-    "REDIS_PASSWORD",
-    "REDIS_TIMEOUT",
-    "ENABLE_SCHEDULER",
-];
+const UNUSED_VARIABLES: [&str; 1] = ["ENABLE_SCHEDULER"];
 
 pub fn load(sources: &Sources<'_>) -> Result<Config, Vec<String>> {
     let (file, text) = match sources.file {
@@ -68,7 +60,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         auth: auth(reader, &mut warnings),
         upstream: upstream(reader, server.socket_buffer_bytes),
         providers: provider::read(reader, &mut warnings),
-        store: store(reader, data_dir, mail.queue_max),
+        store: store(reader, data_dir, mail.queue_max, &mut warnings),
         mail,
         server,
         warnings: Vec::new(),
@@ -327,9 +319,23 @@ fn upstream(reader: &mut Reader<'_>, socket_buffer_bytes: usize) -> Upstream {
     upstream
 }
 
-fn store(reader: &mut Reader<'_>, dir: PathBuf, outbox_max: usize) -> Store {
+fn store(
+    reader: &mut Reader<'_>,
+    dir: PathBuf,
+    outbox_max: usize,
+    warnings: &mut Vec<String>,
+) -> Store {
+    let database = database::read(reader, warnings);
+    let redis = redis::read(reader, warnings);
+    for (name, is_set) in [("database", database.is_some()), ("redis", redis.is_some())] {
+        if is_set {
+            warnings.push(format!("not used by this version: [{name}]"));
+        }
+    }
     let mut section = reader.section("store");
     let store = Store {
+        database,
+        redis,
         dir,
         chats_max: section.integer("chats_max", 20_000, 1..=100_000_000),
         windows_max: section.integer("windows_max", 100_000, 1..=100_000_000),

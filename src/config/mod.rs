@@ -11,13 +11,18 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::database::{Database, DatabaseTls, Statements};
+pub use self::redis::{Redis, RedisKind};
 pub use crate::log::Format as LogFormat;
 
+mod database;
 mod load;
 mod mail;
 mod parse;
 mod provider;
 mod read;
+mod redis;
+mod service_url;
 
 /// The cookie that says "this browser has logged in before"; its name is not configurable.
 pub const DEVICE_COOKIE: &str = "cc_dev";
@@ -42,7 +47,7 @@ pub struct Config {
     pub upstream: Upstream,
     /// In order of preference; the first is asked first; names are unique; at most 16.
     pub providers: Vec<Provider>,
-    /// The embedded store.
+    /// Where accounts and sessions are kept.
     pub store: Store,
     /// Mails to users.
     pub mail: Mail,
@@ -314,9 +319,13 @@ impl Provider {
     }
 }
 
-/// The embedded store.
+/// Where accounts and sessions are kept: each in a file of the data folder, unless a server is named.
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// Holds the accounts instead of a file.
+    pub database: Option<Database>,
+    /// Holds the sessions instead of a file.
+    pub redis: Option<Redis>,
     /// Folder of its files: `--data-dir`, else `server.data_dir`, else systemd's
     /// `$STATE_DIRECTORY`, else `$XDG_DATA_HOME/cloudchat`, else `$HOME/.local/share/cloudchat`,
     /// else `data` in the working directory.

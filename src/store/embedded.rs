@@ -1,4 +1,4 @@
-//! The store's thread: it alone owns the two files, and takes calls from a bounded queue.
+//! The store's thread: it alone owns the files, and takes calls from a bounded queue.
 //!
 //! An answer is sent after its commit, so what was answered survives a `kill -9`. A caller waits
 //! `store.timeout_seconds`, or what is left to its request (`patience`), for room in the queue and the answer together. When it gives up, a read
@@ -145,42 +145,71 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// The thread, seen from outside.
-#[derive(Debug)]
-pub(super) struct Embedded {
+/// The thread before it runs: the files that it will own are opened one by one.
+pub(super) struct Files<'a> {
+    settings: &'a config::Store,
+    on_event: OnEvent,
+    busy: Duration,
+    sessions: Option<SessionFile>,
+    accounts: Option<AccountFile>,
     queue: Queue,
-    secrets: Arc<Secrets>,
-    thread: JoinHandle<()>,
-    /// Disconnected when the thread has ended, however.
-    done: Receiver<()>,
-    /// The same for asynchronous waiting.
-    ended: watch::Receiver<()>,
+    calls: Receiver<Message>,
 }
 
-impl Embedded {
-    pub(super) fn start(settings: &config::Store, on_event: OnEvent) -> Result<Self, String> {
+impl<'a> Files<'a> {
+    pub(super) fn new(settings: &'a config::Store, on_event: OnEvent) -> Self {
+        let (sender, calls) = mpsc::channel();
+        Self {
+            settings,
+            on_event,
+            busy: BUSY_MIN.max(settings.timeout * 2),
+            sessions: None,
+            accounts: None,
+            queue: Queue {
+                places: Arc::new(Semaphore::new(settings.queue_max)),
+                sender,
+                timeout: settings.timeout,
+            },
+            calls,
+        }
+    }
+
+    pub(super) fn open_accounts(&mut self) -> Result<(Queue, Secrets), String> {
+        let settings = self.settings;
         sqlite::make_folder(&settings.dir)?;
-        let busy = BUSY_MIN.max(settings.timeout * 2);
-        let (accounts, secrets) =
-            AccountFile::open(&settings.dir, settings.outbox_max, busy, on_event)?;
+        let (file, secrets) =
+            AccountFile::open(&settings.dir, settings.outbox_max, self.busy, self.on_event)?;
+        self.accounts = Some(file);
+        Ok((self.queue.clone(), secrets))
+    }
+
+    pub(super) fn open_sessions(&mut self) -> Result<Queue, String> {
+        let settings = self.settings;
+        sqlite::make_folder(&settings.dir)?;
         let limits = RowLimits {
             chats_max: settings.chats_max.try_into().unwrap_or(i64::MAX),
             windows_max: settings.windows_max.try_into().unwrap_or(i64::MAX),
             sessions_max: settings.sessions_max.try_into().unwrap_or(i64::MAX),
         };
         let bytes_max = settings.disk_bytes_max.try_into().unwrap_or(i64::MAX);
-        let sessions = SessionFile::open(&settings.dir, limits, bytes_max, busy, on_event)?;
+        let file = SessionFile::open(&settings.dir, limits, bytes_max, self.busy, self.on_event)?;
+        self.sessions = Some(file);
+        Ok(self.queue.clone())
+    }
 
-        let (sender, calls) = mpsc::channel();
+    /// Hands the files to a thread of their own; `None` if none was opened.
+    pub(super) fn start(self) -> Result<Option<Embedded>, String> {
+        if self.sessions.is_none() && self.accounts.is_none() {
+            return Ok(None);
+        }
         let (alive, ended) = watch::channel(());
         let (running, done) = mpsc::channel();
-        let places = Arc::new(Semaphore::new(settings.queue_max));
         let worker = Worker {
-            calls,
-            places: Arc::clone(&places),
-            places_max: settings.queue_max,
-            sessions,
-            accounts,
+            calls: self.calls,
+            places: Arc::clone(&self.queue.places),
+            places_max: self.settings.queue_max,
+            sessions: self.sessions,
+            accounts: self.accounts,
         };
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -190,27 +219,27 @@ impl Embedded {
                 worker.run();
             })
             .map_err(|error| format!("cannot start the store's thread: {error}"))?;
-        Ok(Self {
-            queue: Queue {
-                places,
-                sender,
-                timeout: settings.timeout,
-            },
-            secrets: Arc::new(secrets),
+        Ok(Some(Embedded {
+            queue: self.queue,
             thread,
             done,
             ended,
-        })
+        }))
     }
+}
 
-    pub(super) fn queue(&self) -> Queue {
-        self.queue.clone()
-    }
+/// The thread, seen from outside.
+#[derive(Debug)]
+pub(super) struct Embedded {
+    queue: Queue,
+    thread: JoinHandle<()>,
+    /// Disconnected when the thread has ended, however.
+    done: Receiver<()>,
+    /// The same for asynchronous waiting.
+    ended: watch::Receiver<()>,
+}
 
-    pub(super) fn secrets(&self) -> Arc<Secrets> {
-        Arc::clone(&self.secrets)
-    }
-
+impl Embedded {
     pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut ended = self.ended.clone();
         // Nothing is ever sent: it changes only by being closed.
@@ -239,8 +268,8 @@ struct Worker {
     calls: Receiver<Message>,
     places: Arc<Semaphore>,
     places_max: usize,
-    sessions: SessionFile,
-    accounts: AccountFile,
+    sessions: Option<SessionFile>,
+    accounts: Option<AccountFile>,
 }
 
 impl Worker {
@@ -256,14 +285,22 @@ impl Worker {
             }
             if clock::now() >= sweep_at {
                 let now_ms = Clock::System.wall_ms();
-                let more = self.sessions.sweep(now_ms) | self.accounts.sweep(now_ms);
+                let sessions = self
+                    .sessions
+                    .as_mut()
+                    .is_some_and(|file| file.sweep(now_ms));
+                let accounts = self
+                    .accounts
+                    .as_mut()
+                    .is_some_and(|file| file.sweep(now_ms));
+                let more = sessions || accounts;
                 let pause = if more { SWEEP_PAUSE } else { SWEEP_PAUSE_IDLE };
                 sweep_at = clock::now() + pause;
             }
         }
         self.drain();
-        self.sessions.checkpoint();
-        self.accounts.checkpoint();
+        self.sessions.iter_mut().for_each(SessionFile::checkpoint);
+        self.accounts.iter_mut().for_each(AccountFile::checkpoint);
     }
 
     /// Places are no longer given out; those that are taken are calls in the queue, or about to be.
@@ -284,66 +321,88 @@ impl Worker {
         }
     }
 
+    /// Nobody has a handle to a file that is not open; who called all the same would learn that the
+    /// store is unavailable, because the reply is dropped.
     fn carry_out(&mut self, call: Call) {
         match call {
-            Call::BeginChat {
-                now_ms,
-                chat,
-                owner,
-                window,
-                reply,
-            } => {
-                let begun = self.sessions.begin(now_ms, chat, owner, window.as_ref());
-                answer(reply, begun);
+            Call::Account(call) => {
+                if let Some(accounts) = &mut self.accounts {
+                    call.carry_out(accounts);
+                }
             }
-            Call::OpenChat {
-                expires_ms,
-                chat,
-                owner,
-                generation,
-                new,
-                reply,
-            } => {
-                let opened = self
-                    .sessions
-                    .open_chat(expires_ms, chat, owner, generation, new);
-                answer(reply, opened);
+            Call::PingAccounts { reply } => {
+                if let Some(accounts) = &mut self.accounts {
+                    answer(reply, accounts.ping());
+                }
             }
-            Call::SaveTurn {
-                now_ms,
-                turn,
-                reply,
-            } => answer(reply, self.sessions.save(now_ms, &turn)),
-            Call::ResetChat { chat, owner, reply } => {
-                answer(reply, self.sessions.reset(chat, owner));
+            call => {
+                if let Some(sessions) = &mut self.sessions {
+                    carry_out(call, sessions, self.accounts.as_mut());
+                }
             }
-            Call::ChatUser {
-                now_ms,
-                token,
-                reply,
-            } => answer(reply, self.chat_user(now_ms, token)),
-            Call::PingSessions { reply } => answer(reply, self.sessions.ping()),
-            Call::PingAccounts { reply } => answer(reply, self.accounts.ping()),
-            Call::Login(call) => call.carry_out(&mut self.sessions),
-            Call::Account(call) => call.carry_out(&mut self.accounts),
         }
     }
 }
 
-impl Worker {
-    /// Both files are this thread's own, so it costs one more read to see that the account does not
-    /// admit the session any more: its row may have outlived a crash. An account file that cannot be
-    /// read keeps nobody from chatting.
-    fn chat_user(&mut self, now_ms: i64, token: Token) -> Result<Option<UserId>, StoreError> {
-        let Some(session) = self.sessions.session(now_ms, token)? else {
-            return Ok(None);
-        };
-        let admits = self.accounts.user(session.user).map(|user| {
-            // The row stays for whoever ends it; it is of no use until then.
-            user.is_some_and(|user| user.admits(session.created_ms))
-        });
-        Ok(admits.unwrap_or(true).then_some(session.user))
+/// What is asked of the session file.
+fn carry_out(call: Call, sessions: &mut SessionFile, accounts: Option<&mut AccountFile>) {
+    match call {
+        Call::BeginChat {
+            now_ms,
+            chat,
+            owner,
+            window,
+            reply,
+        } => answer(reply, sessions.begin(now_ms, chat, owner, window.as_ref())),
+        Call::OpenChat {
+            expires_ms,
+            chat,
+            owner,
+            generation,
+            new,
+            reply,
+        } => {
+            let opened = sessions.open_chat(expires_ms, chat, owner, generation, new);
+            answer(reply, opened);
+        }
+        Call::SaveTurn {
+            now_ms,
+            turn,
+            reply,
+        } => answer(reply, sessions.save(now_ms, &turn)),
+        Call::ResetChat { chat, owner, reply } => answer(reply, sessions.reset(chat, owner)),
+        Call::ChatUser {
+            now_ms,
+            token,
+            reply,
+        } => answer(reply, chat_user(now_ms, token, sessions, accounts)),
+        Call::PingSessions { reply } => answer(reply, sessions.ping()),
+        Call::Login(call) => call.carry_out(sessions),
+        // Of the other file; `Worker::carry_out` has them.
+        Call::PingAccounts { .. } | Call::Account(_) => {}
     }
+}
+
+/// Where both files are this thread's own, it costs one more read to see that the account does not
+/// admit the session any more: its row may have outlived a crash. An account file that cannot be
+/// read keeps nobody from chatting.
+fn chat_user(
+    now_ms: i64,
+    token: Token,
+    sessions: &mut SessionFile,
+    accounts: Option<&mut AccountFile>,
+) -> Result<Option<UserId>, StoreError> {
+    let Some(session) = sessions.session(now_ms, token)? else {
+        return Ok(None);
+    };
+    let Some(accounts) = accounts else {
+        return Ok(Some(session.user));
+    };
+    let admits = accounts.user(session.user).map(|user| {
+        // The row stays for whoever ends it; it is of no use until then.
+        user.is_some_and(|user| user.admits(session.created_ms))
+    });
+    Ok(admits.unwrap_or(true).then_some(session.user))
 }
 
 /// A caller that gave up meanwhile has dropped its end, and the answer with it.

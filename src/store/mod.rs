@@ -1,8 +1,8 @@
 //! What outlives a request: logins, chats and rate-limit windows ([`Sessions`]), users, mails to be
 //! sent and secrets ([`Accounts`]).
 //!
-//! [`Backend::start`] opens the files once per process, [`Backend::connect`] gives each core its
-//! handles. Behind the seam stands one thread that owns two SQLite files (`embedded`); nothing
+//! [`Backend::start`] opens what is needed once per process, [`Backend::connect`] gives each core its
+//! handles. Either store may be a SQLite file; one thread owns those that are (`embedded`). Nothing
 //! outside this folder knows SQL.
 
 mod accounts;
@@ -20,9 +20,11 @@ mod users;
 mod windows;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::config;
 use crate::error::Error;
+use embedded::{Embedded, Files};
 
 pub use accounts::Accounts;
 pub use outcomes::{
@@ -39,20 +41,50 @@ pub const RESET_TOKEN_TTL_MS_MAX: i64 = 24 * 60 * 60 * 1000;
 /// on the store's thread.
 pub type OnEvent = fn(event: &'static str, detail: String);
 
-/// The running store of this process.
+/// The running stores of this process.
 #[derive(Debug)]
 pub struct Backend {
-    embedded: embedded::Embedded,
+    /// The thread of those that are files; `None` if neither is.
+    embedded: Option<Embedded>,
+    accounts: AccountsBackend,
+    sessions: SessionsBackend,
+}
+
+/// Who keeps the accounts.
+#[derive(Debug)]
+enum AccountsBackend {
+    /// The store's thread of this process.
+    Sqlite {
+        queue: embedded::Queue,
+        secrets: Arc<secrets::Secrets>,
+    },
+}
+
+/// Who keeps the sessions.
+#[derive(Debug)]
+enum SessionsBackend {
+    /// The store's thread of this process.
+    Embedded(embedded::Queue),
 }
 
 impl Backend {
-    /// Opens the files, makes or migrates what is missing and starts the store's thread.
+    /// Opens the files that are needed, makes or migrates what is missing and starts their thread.
     ///
     /// # Errors
     /// One clear line that names the file or folder and what is wrong with it.
     pub fn start(settings: &config::Store, on_event: OnEvent) -> Result<Self, String> {
-        let embedded = embedded::Embedded::start(settings, on_event)?;
-        Ok(Self { embedded })
+        let mut files = Files::new(settings, on_event);
+        let (queue, secrets) = files.open_accounts()?;
+        let accounts = AccountsBackend::Sqlite {
+            queue,
+            secrets: Arc::new(secrets),
+        };
+        let sessions = SessionsBackend::Embedded(files.open_sessions()?);
+        Ok(Self {
+            embedded: files.start()?,
+            accounts,
+            sessions,
+        })
     }
 
     /// Whether a server has kept accounts under these settings before: [`Backend::start`] makes what
@@ -69,18 +101,28 @@ impl Backend {
     /// Handles for one core.
     pub fn connect(&self) -> Stores {
         Stores {
-            sessions: Sessions::Embedded(self.embedded.queue()),
-            accounts: Accounts::Sqlite {
-                queue: self.embedded.queue(),
-                secrets: self.embedded.secrets(),
+            sessions: match &self.sessions {
+                SessionsBackend::Embedded(queue) => Sessions::Embedded(queue.clone()),
+            },
+            accounts: match &self.accounts {
+                AccountsBackend::Sqlite { queue, secrets } => Accounts::Sqlite {
+                    queue: queue.clone(),
+                    secrets: Arc::clone(secrets),
+                },
             },
         }
     }
 
     /// Resolves when the store's thread has ended: after [`Backend::stop`], or because it
-    /// panicked, which should end the process with an error.
+    /// panicked, which should end the process with an error. Never, if there is none.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.embedded.ended()
+        let ended = self.embedded.as_ref().map(Embedded::ended);
+        async move {
+            match ended {
+                Some(ended) => ended.await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Takes no further calls (they get [`StoreError::Unavailable`]), carries out what is queued,
@@ -89,7 +131,7 @@ impl Backend {
     /// # Errors
     /// One line when the thread did not finish in time or had panicked.
     pub fn stop(self) -> Result<(), String> {
-        self.embedded.stop()
+        self.embedded.map_or(Ok(()), Embedded::stop)
     }
 }
 

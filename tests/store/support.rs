@@ -59,6 +59,8 @@ impl Open {
 
 pub fn settings(dir: &Path) -> config::Store {
     config::Store {
+        database: None,
+        redis: None,
         dir: dir.to_owned(),
         chats_max: 20_000,
         windows_max: 100_000,
