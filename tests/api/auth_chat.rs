@@ -22,6 +22,7 @@ fn a_chat_belongs_to_its_user() {
         thief.cookies.clone_from(&alice.cookies);
         thief.cookies.remove("cc_auth");
         login.map(|value| thief.cookies.insert("cc_auth".into(), value));
+        assert_eq!(thief.send("POST /reset_chat", None).status, 200);
         assert_eq!(ask(&mut thief, "three"), 1);
         assert_ne!(thief.cookies["cc_app"], alice.cookies["cc_app"]);
     }
@@ -72,33 +73,4 @@ fn a_login_may_be_required() {
     );
     alice.send("POST /auth/logout", None);
     assert_eq!(alice.post("/deepseek_chat", &body).status, 401);
-}
-
-#[test]
-fn a_session_without_its_account_is_anonymous() {
-    let provider = Provider::friendly();
-    let server = Server::start(&provider, "");
-    let mut alice = Person::logged_in(&server, "alice@b.c");
-    let ask = |person: &mut Person<'_>| {
-        let reply = person.post("/deepseek_chat", &json!({"message": "Hi"}));
-        assert_eq!(reply.status, 200, "{}", reply.body);
-        provider.last().talk().len()
-    };
-    assert_eq!((ask(&mut alice), ask(&mut alice)), (1, 3));
-    // As if the process had been killed before the rows of the sessions were removed.
-    let path = server.data().join("accounts.db");
-    let file = rusqlite::Connection::open(path).expect("it is the store's file");
-    file.busy_timeout(crate::kit::PATIENCE)
-        .expect("it can be set");
-    let deleted = file.execute("DELETE FROM users", []);
-    assert_eq!(deleted.expect("it can be written"), 1);
-    let cookie = alice.cookies["cc_app"].clone();
-    assert_eq!(ask(&mut alice), 1, "the history is out of reach");
-    assert_ne!(alice.cookies["cc_app"], cookie);
-    // A chat needs no account store: while that cannot even be read, sessions count as they are.
-    let mut bob = Person::logged_in(&server, "bob@b.c");
-    assert_eq!((ask(&mut bob), ask(&mut bob)), (1, 3));
-    file.execute_batch("ALTER TABLE users RENAME TO elsewhere")
-        .expect("it can be written");
-    assert_eq!(ask(&mut bob), 5);
 }

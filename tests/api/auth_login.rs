@@ -3,24 +3,13 @@
 
 use std::thread;
 
-use rusqlite::Connection;
+use cloudchat::clock::Clock;
+use cloudchat::store::{Reserved, Window};
 use serde_json::json;
 
-use crate::kit::{PASSWORD, Person, Provider, Reply, Server, fails, seconds};
+use crate::kit::{Beside, PASSWORD, Person, Provider, Reply, Server, fails, seconds};
 
 const DENIED: &str = "Invalid credentials";
-
-/// Runs SQL on the account store's file.
-fn sql(server: &Server, sql: &str) {
-    let file = Connection::open(server.data().join("accounts.db")).expect("it is the store's file");
-    file.busy_timeout(crate::kit::PATIENCE)
-        .expect("it can be set");
-    assert_eq!(
-        file.execute(sql, []).expect("it can be written"),
-        1,
-        "{sql}"
-    );
-}
 
 fn denied(reply: &Reply) {
     fails(reply, 401, DENIED);
@@ -62,10 +51,7 @@ fn failures_are_all_alike() {
     let server = Server::start(&Provider::friendly(), "");
     Person::logged_in(&server, "alice@b.c");
     Person::logged_in(&server, "off@b.c");
-    sql(
-        &server,
-        "UPDATE users SET is_active = 0 WHERE email = 'off@b.c'",
-    );
+    Beside::new(&server).disable("off@b.c");
     let mut bodies = std::collections::HashSet::new();
     let long = "a1".repeat(65);
     for (identifier, password) in [
@@ -179,10 +165,22 @@ fn parallel_guesses_get_no_more_than_the_limit() {
     }
     // Every guess that was hashed is counted; what was refused as busy is not, so tries may be left,
     // but never more than ten in all.
-    let file = Connection::open(server.data().join("sessions.db")).expect("it is the store's file");
-    let counted = "SELECT max(hits) FROM windows";
-    let counted = file.query_row(counted, [], |row| row.get::<_, u32>(0));
-    let counted = counted.expect("there are windows");
+    let beside = Beside::new(&server);
+    let window = [Window::new(b"failed-i:alice@b.c", 10, 600_000)];
+    let mut left = Vec::new();
+    while let Reserved::Done(hit) = {
+        let reserve = beside
+            .stores
+            .sessions
+            .reserve(Clock::System.wall_ms(), &window);
+        beside.wait(reserve)
+    } {
+        left.push(hit);
+    }
+    let counted = 10 - left.len();
+    for hit in left {
+        beside.wait(beside.stores.sessions.release(hit));
+    }
     assert!((1..=10).contains(&counted), "{counted}");
     for _ in counted..10 {
         denied(&Person::new(&server).login("alice@b.c", "wrong"));

@@ -5,89 +5,54 @@ use std::thread;
 
 use cloudchat::accounts::device;
 use cloudchat::clock::Clock;
-use cloudchat::config::{Config, Sources};
-use cloudchat::model::{Credential, Identifier, Token};
-use cloudchat::store::{Backend, NewSession, Stores};
-use rusqlite::{Connection, params};
+use cloudchat::model::{Credential, Token};
+use cloudchat::store::NewSession;
 use serde_json::json;
-use tokio::runtime::{Builder, Runtime};
 
-use crate::kit::{PASSWORD, Person, Provider, Server, pass, seconds};
+use crate::kit::{Beside, PASSWORD, Person, Provider, Server, pass, seconds};
 
 const ROUNDS: usize = 1000;
-const EMAIL: &str = "alice@b.c";
 const HOUR_MS: i64 = 3_600_000;
 
-/// A server with one user, and its files as another process on the same folder has them.
+/// A server, and its stores as another process has them.
 struct Site {
+    beside: Beside,
     server: Server,
-    backend: Backend,
-    stores: Stores,
-    runtime: Runtime,
-    accounts: Connection,
-    sessions: Connection,
+}
+
+/// Each round has a user of its own, so that no attempt counts against another round.
+fn email(round: usize) -> String {
+    format!("{round}@b.c")
 }
 
 impl Site {
+    /// All users have the same password.
     fn start() -> Self {
         let server = Server::start(&Provider::friendly(), "");
-        assert_eq!(Person::new(&server).register(EMAIL).status, 201);
-        let data = server.data();
-        let sources = Sources {
-            data_dir: Some(&data),
-            ..Sources::default()
-        };
-        let config = Config::load(sources).expect("the defaults are valid");
-        let backend = Backend::start(&config.store, |_, _| ()).expect("the files are there");
-        let open = |name: &str| {
-            let file = Connection::open(data.join(name)).expect("it is the store's file");
-            file.busy_timeout(crate::kit::PATIENCE)
-                .expect("it can be set");
-            file
-        };
-        Self {
-            stores: backend.connect(),
-            runtime: Builder::new_current_thread()
-                .enable_time()
-                .build()
-                .expect("a runtime can be made"),
-            accounts: open("accounts.db"),
-            sessions: open("sessions.db"),
-            server,
-            backend,
+        let first = Person::new(&server).register(&email(0));
+        assert_eq!(first.status, 201);
+        let beside = Beside::new(&server);
+        let hash = beside
+            .credential(&email(0))
+            .hash
+            .expect("it has a password");
+        for round in 1..ROUNDS {
+            beside.add(&email(round), &hash);
         }
+        Self { beside, server }
     }
 
-    fn credential(&self) -> Credential {
-        let identifier = Identifier::parse(EMAIL).expect("an address");
-        let found = self.stores.accounts.credential(&identifier);
-        let found = self.runtime.block_on(found).expect("the store answers");
-        found.expect("she is registered")
-    }
-
-    /// As it was before the round: active, with this password, and no attempt counted.
-    fn restore(&self, first: &Credential) {
-        let hash = first.hash.as_ref().map(|hash| hash.as_str());
-        let set = "UPDATE credentials SET password_hash = ?1";
-        self.accounts.execute(set, params![hash]).expect("written");
-        let set = "UPDATE users SET is_active = 1";
-        self.accounts.execute(set, []).expect("written");
-        let clear = "DELETE FROM windows; DELETE FROM sessions;";
-        self.sessions.execute_batch(clear).expect("written");
-    }
-
-    /// What will end the sessions of this state of the account.
+    /// What will end the sessions of this user.
     fn ending(&self, kind: Kind, now: &Credential) -> Box<dyn FnOnce() + Send + '_> {
-        let (accounts, sessions) = (self.stores.accounts.clone(), &self.stores.sessions);
+        let stores = &self.beside.stores;
         let now_ms = Clock::System.wall_ms();
         let mut person = Person::new(&self.server);
         let token = Token::new();
         let (line, body) = match kind {
             Kind::Disable => {
-                let user = now.user;
+                let (accounts, user) = (stores.accounts.clone(), now.user);
+                let runtime = self.beside.runtime().clone();
                 return Box::new(move || {
-                    let runtime = Builder::new_current_thread().enable_time().build();
-                    let runtime = runtime.expect("a runtime can be made");
                     let off = runtime.block_on(accounts.set_active(now_ms, user, false));
                     assert_eq!(off, Ok(true));
                 });
@@ -102,10 +67,9 @@ impl Site {
                     user_agent: String::new(),
                     replaces: None,
                 };
-                let made = self.runtime.block_on(sessions.create_session(session));
-                made.expect("the store answers");
+                self.beside.wait(stores.sessions.create_session(session));
                 // A known browser, which has a place of its own at the hasher.
-                let device = device::issue(accounts.device_key(), now);
+                let device = device::issue(stores.accounts.device_key(), now);
                 person.cookies.insert("cc_dev".into(), device);
                 person
                     .cookies
@@ -114,8 +78,10 @@ impl Site {
                 ("/auth/password/change", body)
             }
             Kind::Reset => {
-                let put = sessions.put_reset_token(now_ms, &token, now.user, HOUR_MS);
-                self.runtime.block_on(put).expect("the store answers");
+                let put = stores
+                    .sessions
+                    .put_reset_token(now_ms, &token, now.user, HOUR_MS);
+                self.beside.wait(put);
                 let body = json!({"token": token.as_str(), "password": OTHER});
                 ("/auth/password/reset", body)
             }
@@ -129,11 +95,10 @@ impl Site {
     /// Lets it race with a login under the old password: in some rounds the login begins so many
     /// times its own length after it, in others so many before it.
     fn race(self, kind: Kind, (after, before): (f64, f64)) {
-        let first = self.credential();
         let (mut length, mut let_in, mut kept_out) = (f64::MAX, 0, 0);
         for round in 0..ROUNDS {
-            self.restore(&first);
-            let ending = self.ending(kind, &self.credential());
+            let email = email(round);
+            let ending = self.ending(kind, &self.beside.credential(&email));
             let phase = (round % 97) as f64 / 97.0 * (after + before) - after;
             let wait = length.min(0.1) * phase;
             let mut browser = Person::new(&self.server);
@@ -144,7 +109,7 @@ impl Site {
                 });
                 pass((-wait).max(0.0));
                 let mut status = 0;
-                let took = seconds(|| status = browser.login(EMAIL, PASSWORD).status);
+                let took = seconds(|| status = browser.login(&email, PASSWORD).status);
                 ends.join().expect("it ends the sessions");
                 (status, took)
             });
@@ -161,7 +126,6 @@ impl Site {
             assert_eq!(browser.me(), 401, "{kind:?} {round} after {status}");
         }
         assert!(let_in > 0 && kept_out > 0, "{kind:?}: {let_in}, {kept_out}");
-        self.backend.stop().expect("it ends well");
     }
 }
 

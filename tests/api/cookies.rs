@@ -133,24 +133,4 @@ fn the_chat_of_another_visitor_is_out_of_reach() {
     assert_eq!(provider.last().talk().len(), 3);
     two.ask("two again");
     assert_eq!(provider.last().talk(), ["user: two again"]);
-
-    // The first chat comes to belong to a user: whoever has nothing but its cookie gets a new one.
-    let path = server.data().join("sessions.db");
-    let file = rusqlite::Connection::open(path).expect("it is the store's file");
-    let owned = file.execute(
-        "UPDATE chats SET owner = 7 WHERE length(messages) > 120",
-        [],
-    );
-    assert_eq!(owned.expect("it can be written"), 1);
-    let messages = || {
-        let row = "SELECT messages FROM chats WHERE owner = 7";
-        file.query_row(row, [], |row| row.get::<_, Vec<u8>>(0))
-            .expect("it is there")
-    };
-    let (before, cookie) = (messages(), one.cookie.clone());
-    assert_eq!(one.forget().status, 200);
-    one.ask("nobody");
-    assert_eq!(provider.last().talk(), ["user: nobody"]);
-    assert!(one.cookie.is_some() && one.cookie != cookie);
-    assert_eq!(messages(), before, "neither forgotten nor added to");
 }

@@ -1,18 +1,9 @@
 //! A store hangs, because another process holds the lock of its file: what accounts answer then.
 
-use rusqlite::Connection;
 use serde_json::json;
 
+use super::hang;
 use crate::kit::{PASSWORD, Person, Provider, Reply, Server, fails, seconds, until};
-
-fn hang(server: &Server, file: &str) -> Connection {
-    let file = Connection::open(server.data().join(file)).expect("it is the store's file");
-    file.busy_timeout(crate::kit::PATIENCE)
-        .expect("it can be set");
-    file.execute_batch("BEGIN EXCLUSIVE")
-        .expect("the lock is given");
-    file
-}
 
 fn unavailable(reply: &Reply) {
     fails(reply, 503, "Service unavailable");

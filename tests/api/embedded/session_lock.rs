@@ -8,15 +8,9 @@ use crate::kit::client::Headers;
 use crate::kit::provider::Answer;
 use crate::kit::{Browser, Provider, Reply, Server, seconds, until};
 
-/// Holds the session file's lock until dropped, as a backup gone wrong would.
+/// Holds the session file's lock until dropped.
 fn hang(server: &Server) -> Connection {
-    let path = server.data().join("sessions.db");
-    let file = Connection::open(path).expect("it is the store's file");
-    file.busy_timeout(crate::kit::PATIENCE)
-        .expect("it can be set");
-    file.execute_batch("BEGIN EXCLUSIVE")
-        .expect("the lock is given");
-    file
+    super::hang(server, "sessions.db")
 }
 
 /// What the contract says of a request that needs the store.

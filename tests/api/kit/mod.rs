@@ -1,6 +1,7 @@
 //! What every test stands on: the real binary, a raw HTTP client, and a provider played by the test.
 
 pub mod answer;
+pub mod beside;
 pub mod browser;
 pub mod client;
 mod own;
@@ -9,6 +10,7 @@ pub mod provider;
 pub mod reply;
 pub mod server;
 
+pub use beside::Beside;
 pub use browser::Browser;
 pub use client::{Conn, question, request};
 pub use person::{PASSWORD, Person, fails};

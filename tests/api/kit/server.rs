@@ -178,6 +178,11 @@ impl Server {
         self.folder.path().join("socket")
     }
 
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -315,7 +320,7 @@ impl Drop for Server {
 /// A limit as `cloudchat check` prints it for this server's configuration.
 pub fn limit(server: &Server, name: &str) -> usize {
     let path = |path: PathBuf| path.to_str().expect("temporary names are UTF-8").to_owned();
-    let config = path(server.folder.path().join("config.toml"));
+    let config = path(server.config());
     let (code, out, errors) = run(
         &[
             "check",
