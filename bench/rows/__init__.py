@@ -4,7 +4,7 @@ A group gets the run's settings and a `Bench` of its own, whose processes end wi
 shows goes into `run.series`.
 """
 
-from rows import counts, memory, requests, sizes, tokens
+from rows import accounts, counts, memory, requests, sizes, tokens
 
 # In the order in which they are measured: first what does not mind a compiler beside it.
 GROUPS = {
@@ -15,6 +15,7 @@ GROUPS = {
     "memory-line": memory.line,
     "allocations": counts.allocations,
     "instructions": counts.instructions,
+    "counts": counts.parts,
     "start": sizes.cold_start,
     "simulator": tokens.simulator,
     "tokens": tokens.delay_and_cpu,
@@ -22,6 +23,8 @@ GROUPS = {
     "flood": tokens.flood,
     "requests": requests.user_cpu,
     "oha": requests.oha,
+    "login-rate": accounts.login_rate,
+    "login-storm": accounts.login_storm,
 }
 # Those that do mind.
 TIMED = list(GROUPS)[list(GROUPS).index("start"):]

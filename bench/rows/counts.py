@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import callgrind
 from harness import RELEASE, ROOT, Trouble, free_port, keep_alive_requests, need, wait_until_answers
 
 REQUESTS = 2000  # under callgrind
@@ -39,6 +40,12 @@ def instructions(_run, bench):
         once, twice = (counted(bench, command, listen, n) for n in (REQUESTS, 2 * REQUESTS))
         each[name] = (twice - once) / REQUESTS
     yield "instructions.test", [each["ours"] / each["hello"]], f"{each['ours']:,.0f} / {each['hello']:,.0f}"
+
+
+def parts(_run, bench):
+    """Instructions of the transcoder, the router and JSON replies; also `bench/profile instructions`."""
+    for name, count in callgrind.measure(bench):
+        yield name, [count], ""
 
 
 def counted(bench, command, port, requests):

@@ -1,5 +1,6 @@
 """The request endpoints beside what answers at least as simply: bare hyper, and Nginx `return 200`."""
 
+import http.client
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ from harness import RELEASE, Trouble, children, free_port, need, user_seconds, w
 from target import alternating
 
 RATE = 2000  # requests a second, far from what the slowest can do
-PATHS = {"test": "/test", "healthz": "/auth/healthz"}
+PATHS = {"test": "/test", "healthz": "/auth/healthz", "me": "/auth/me"}
 
 
 def user_cpu(run, bench):
@@ -41,12 +42,42 @@ def oha(run, bench):
     program = run.oha()
     served = run.target.serve(bench)
     targets = {"ours": served.url, "hello": bench.announced([RELEASE / "hello"])[1], "nginx": static_nginx(bench)}
+    # A peer's accounts are not ours to make.
+    session = None if run.peer else logged_in(served.url)
     for name, path in PATHS.items():
-        rounds = measure(program, targets, path, run, ["-c", "16", "-q", str(RATE), "--latency-correction"])
+        with_session = ["-H", f"Cookie: {session}"] if name == "me" else []
+        if name == "me" and session is None:
+            continue
+        words = ["-c", "16", "-q", str(RATE), "--latency-correction", *with_session]
+        rounds = measure(program, targets, path, run, words)
         for percentile in ("p50", "p99"):
             yield compared(f"oha.{name}-{percentile}", rounds, percentile, "µs")
-        rounds = measure(program, targets, path, run, ["-c", "64"])
+        rounds = measure(program, targets, path, run, ["-c", "64", *with_session])
         yield compared(f"oha.{name}-saturated", rounds, "rate", "requests/s")
+
+
+def logged_in(url):
+    """Registers somebody and logs in: the session's cookie."""
+    port = int(url.rsplit(":", 1)[1])
+    somebody = {"email": "bench@example.org", "password": "correct horse 7"}
+    registered, _ = post(port, "/auth/register", somebody)
+    answered, headers = post(port, "/auth/login", {"identifier": somebody["email"], "password": somebody["password"]})
+    cookies = [value.split(";")[0] for name, value in headers if name.lower() == "set-cookie"]
+    session = [cookie for cookie in cookies if cookie.startswith("cc_auth=")]
+    if (registered, answered) != (201, 200) or not session:
+        raise Trouble(f"no login: {registered}, {answered}")
+    return session[0]
+
+
+def post(port, path, body):
+    """A POST with a JSON body: (status, headers)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.getheaders()
+    finally:
+        connection.close()
 
 
 def static_nginx(bench):

@@ -1,4 +1,5 @@
-//! Draws what `bench/run` has measured: latest.json becomes delay.svg, memory.svg and cpu.svg.
+//! Draws what `bench/run` has measured: latest.json becomes delay.svg, memory.svg, cpu.svg and
+//! storm.svg.
 //!
 //! ```text
 //! plot bench/results/latest.json bench/results
@@ -66,6 +67,11 @@ fn run(input: &Path, folder: &Path) -> Drawn {
         &lines(&series["cpu"], numbered),
         machine,
         &folder.join("cpu.svg"),
+    )?;
+    storm(
+        &lines(&series["storm"], pair),
+        machine,
+        &folder.join("storm.svg"),
     )
 }
 
@@ -144,6 +150,26 @@ fn cpu(lines: &[Line], machine: &str, file: &Path) -> Drawn {
         axes,
         &text,
         (&|n| round(*n, 1), &|us| round(*us, 0)),
+        file,
+    )
+}
+
+fn storm(lines: &[Line], machine: &str, file: &Path) -> Drawn {
+    let lines = changed(lines, |(seconds, bytes)| {
+        (seconds, bytes / f64::from(1 << 20))
+    });
+    let text = Text {
+        title: "Memory through a storm of logins: 64 clients for 8 s, from second 3",
+        x: "seconds",
+        y: "PSS of the process, MiB",
+        machine,
+    };
+    let axes = (0.0..right(&lines), 0.0..top(&lines));
+    draw(
+        &lines,
+        axes,
+        &text,
+        (&|s| round(*s, 0), &|mib| round(*mib, 0)),
         file,
     )
 }
