@@ -16,6 +16,7 @@ use crate::config::{self, Config, Provider, Sources};
 use crate::demo::{self, DemoArgs};
 use crate::{hasher, log, serve};
 
+mod migrate;
 mod user;
 
 #[derive(Parser)]
@@ -35,6 +36,8 @@ enum Command {
     ExampleConfig,
     /// Run the server with a simulated model: nothing to configure, nothing to install
     Demo(Place),
+    /// Make or update the tables in PostgreSQL, also while servers run
+    Migrate(migrate::MigrateArgs),
     /// Look at and change accounts on the server's store, also while the server runs
     User(user::UserArgs),
 }
@@ -88,6 +91,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(settings) => run_check(&settings),
         Command::ExampleConfig => print(config::EXAMPLE),
         Command::Demo(place) => run_demo(place),
+        Command::Migrate(args) => migrate::run(&args),
         Command::User(args) => user::run(&args),
     };
     let (lines, code) = match result {
@@ -148,6 +152,11 @@ fn load(settings: &Settings) -> Result<(Config, Budget), Failure> {
     Ok((config, budget))
 }
 
+/// What the store reports; an error that follows says less.
+fn tell(event: &'static str, detail: String) {
+    writeln!(io::stderr(), "cloudchat: {event}: {detail}").unwrap_or_default();
+}
+
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
@@ -168,6 +177,7 @@ fn report(config: &Config, budget: &Budget) -> String {
         ("listen", listen.join(" ")),
         ("workers", config.server.workers.to_string()),
         ("data folder", config.store.dir.display().to_string()),
+        ("accounts", accounts(config)),
     ] {
         line(&mut text, format_args!("  {name:<12} {value}"));
     }
@@ -192,6 +202,16 @@ fn report(config: &Config, budget: &Budget) -> String {
         format_args!("\nMemory, in bytes, and the limits that follow from it:"),
     );
     text + &budget.table()
+}
+
+/// Who keeps the accounts.
+fn accounts(config: &Config) -> String {
+    let Some(database) = &config.store.database else {
+        return "SQLite, in the data folder".to_owned();
+    };
+    let (cores, each) = (config.server.workers, database.connections_per_core);
+    let connections = cores * each;
+    format!("{}, {connections} connections", database.shown())
 }
 
 /// What a password costs on this machine, and what that means for the queue.

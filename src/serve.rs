@@ -101,7 +101,10 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
     }
     let upstream = upstream::Shared::new(&config.upstream, &config.providers)?;
     let backend = Backend::start(&config.store, log_store)?;
-    let mail = Sender::new(&config, backend.connect(), Clock::System)?;
+    let mut stores: Vec<_> = (0..workers).map(|_| backend.connect()).collect();
+    // The worker that runs it shares its connections with it.
+    let first = stores.first().expect("there is at least one worker");
+    let mail = Sender::new(&config, first.clone(), Clock::System)?;
     let hasher = hasher::Running::start(&config.auth)?;
     let shared = Arc::new(Shared {
         pools: budget.pools(),
@@ -122,12 +125,12 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
     }
     let mut mail = Some(mail);
     let mut threads = Vec::new();
-    for (worker, listeners) in (0_u16..).zip(listeners) {
+    for (worker, (listeners, stores)) in (0_u16..).zip(listeners.into_iter().zip(stores.drain(..))) {
         let setup = Setup {
             worker,
             listeners,
             shared: Arc::clone(&shared),
-            stores: backend.connect(),
+            stores,
             hasher: hasher.connect(),
             upstream: Arc::clone(&upstream),
             mail: mail.take(),

@@ -1,10 +1,10 @@
 //! The sum itself: what is fixed, what grows with the memory, and how many streams fit in the rest.
 
 use super::{
-    Budget, CALL_BYTES, CONNECTION_BYTES, HASH_CALL_BYTES, HASHER_BYTES, IDLE_BYTES,
-    LONG_LINE_BYTES, LONG_LINES_MAX, MAIL_BYTES, PROVIDER_BYTES, Row, SPARE_CONNECTIONS,
-    STALLED_BYTES, STREAM_BYTES, STREAMS_MIN, STREAMS_PER_STALLED, STREAMS_PER_WIDE, TLS_BYTES,
-    TLS_STALLED_BYTES, WORKER_BYTES,
+    Budget, CALL_BYTES, CONNECTION_BYTES, DATABASE_BYTES, HASH_CALL_BYTES, HASHER_BYTES,
+    IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX, MAIL_BYTES, PROVIDER_BYTES, Row,
+    SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES, STREAMS_MIN, STREAMS_PER_STALLED,
+    STREAMS_PER_WIDE, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
 };
 use crate::config::Config;
 
@@ -13,6 +13,8 @@ use crate::config::Config;
 pub(super) struct Needs {
     pub(super) workers: usize,
     calls: usize,
+    /// Connections to PostgreSQL.
+    database_connections: usize,
     /// What the hasher computes in, its queue, and its thread.
     hasher_bytes: usize,
     /// Idle provider connections, and the bytes of all of them.
@@ -55,6 +57,9 @@ impl Needs {
         Self {
             workers: config.server.workers,
             calls: config.store.queue_max,
+            database_connections: config.store.database.as_ref().map_or(0, |database| {
+                config.server.workers * database.connections_per_core
+            }),
             hasher_bytes: config.auth.hash_memory_max
                 + HASHER_BYTES
                 + config.auth.hash_queue_max * HASH_CALL_BYTES,
@@ -104,6 +109,14 @@ impl Needs {
             CALL_BYTES,
             "calls waiting for the store's thread",
         )?;
+        if self.database_connections > 0 {
+            sum.take(
+                "database connections",
+                self.database_connections,
+                DATABASE_BYTES,
+                "database.pool_size: buffers, statements, TLS",
+            )?;
+        }
         sum.take(
             "idle provider connections",
             self.idle_connections,
@@ -196,7 +209,11 @@ impl Needs {
             wide_streams_max: streams_max / STREAMS_PER_WIDE,
             wide_stall_permits: (self.stalled_bytes + self.widened_bytes)
                 .div_ceil(self.stalled_bytes),
-            files_max: connections_max + streams_max + self.idle_connections + 64,
+            files_max: connections_max
+                + streams_max
+                + self.idle_connections
+                + self.database_connections
+                + 64,
         })
     }
 
@@ -267,6 +284,7 @@ mod tests {
         Needs {
             workers,
             calls: 256,
+            database_connections: workers,
             hasher_bytes: 19 * MIB + HASHER_BYTES + 32 * HASH_CALL_BYTES,
             idle_connections: workers * 4,
             idle_bytes_each: PROVIDER_BYTES + transport.connection_bytes,

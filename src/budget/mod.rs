@@ -31,6 +31,8 @@ pub const HASH_CALL_BYTES: usize = KIB;
 /// The mail sender: one letter, and a connection with TLS (session, certificates, buffers that a
 /// handshake has grown).
 pub const MAIL_BYTES: usize = 64 * KIB;
+/// A connection to PostgreSQL: the driver's two buffers of 8 KiB, its prepared statements, and TLS.
+pub const DATABASE_BYTES: usize = 48 * KIB;
 /// An event longer than a stream's carry: the event as collected, and as transcoded.
 pub const LONG_LINE_BYTES: usize = 2 * EVENT_BYTES_MAX;
 /// Most long lines at once, however much memory there is: they are rare.

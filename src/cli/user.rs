@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, print};
+use super::{Failure, print, tell};
 use crate::clock::Clock;
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, Sources, Statements};
 use crate::model::{DisplayName, Email, NewUser, PasswordHash, Phone, User, UserId};
 use crate::store::{Backend, Registered, StoreError, Stores};
 
@@ -93,7 +93,7 @@ fn display_name(text: &str) -> Result<DisplayName, &'static str> {
 }
 
 pub(super) fn run(args: &UserArgs) -> Result<(), Failure> {
-    let config = Config::load(Sources {
+    let mut config = Config::load(Sources {
         file: args.config.as_deref(),
         env: &config::environment,
         listen: &[],
@@ -110,9 +110,13 @@ pub(super) fn run(args: &UserArgs) -> Result<(), Failure> {
         )));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(|error| Failure::Stopped(format!("runtime: {error}")))?;
+    // A handful of statements, each sent once.
+    if let Some(database) = &mut config.store.database {
+        database.statements = Statements::Unnamed;
+    }
     let backend = Backend::start(&config.store, tell).map_err(Failure::Stopped)?;
     let desk = Desk {
         stores: backend.connect(),
@@ -125,11 +129,6 @@ pub(super) fn run(args: &UserArgs) -> Result<(), Failure> {
 
 fn mistake(line: String) -> Failure {
     Failure::Mistakes(vec![line])
-}
-
-/// What the store reports; an error that follows says less.
-fn tell(event: &'static str, detail: String) {
-    writeln!(io::stderr(), "cloudchat: {event}: {detail}").unwrap_or_default();
 }
 
 fn refused(error: StoreError) -> Failure {

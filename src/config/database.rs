@@ -38,12 +38,27 @@ pub struct Database {
     pub is_writable: bool,
     /// How statements are prepared.
     pub statements: Statements,
-    /// Connections of this process, 1 to 1,000; each core has an even share, at least one.
-    pub pool_size: usize,
+    /// Connections of each core: its share of `database.pool_size`, at least one.
+    pub connections_per_core: usize,
     /// How long connecting may take, 0.05 to 60 s.
     pub connect_timeout: Duration,
     /// How long a call may take, waiting for a connection included, 0.05 to 60 s.
     pub timeout: Duration,
+}
+
+impl Database {
+    /// Where it is, for the operator; without the user and the password.
+    pub fn shown(&self) -> String {
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|(host, port)| match host.contains(':') {
+                true => format!("[{host}]:{port}"),
+                false => format!("{host}:{port}"),
+            });
+        let hosts: Vec<String> = hosts.collect();
+        format!("PostgreSQL at {}, database {}", hosts.join(","), self.name)
+    }
 }
 
 /// How the connection to the database is protected, as libpq's `sslmode` has it.
@@ -74,7 +89,11 @@ pub enum Statements {
 
 /// The table and its variable; `None` without a URL. All keys are read in any case, so that mistakes
 /// in them show.
-pub fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option<Database> {
+pub fn read(
+    reader: &mut Reader<'_>,
+    workers: usize,
+    warnings: &mut Vec<String>,
+) -> Option<Database> {
     let mut section = reader.section("database");
     let url = section.text(("url", "DATABASE_URL"), |text| match text {
         "" => Ok(None),
@@ -86,7 +105,7 @@ pub fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option<Datab
         ("unnamed", Statements::Unnamed),
     ];
     let statements = section.choice("statements", &statements);
-    let pool_size = section.integer("pool_size", 10, 1..=1000);
+    let pool_size: usize = section.integer("pool_size", 10, 1..=1000);
     let connect_timeout = section.seconds("connect_seconds", 1.0, 0.05..=60.0);
     let timeout = section.seconds("timeout_seconds", 2.0, 0.05..=60.0);
     section.finish();
@@ -107,7 +126,7 @@ pub fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option<Datab
     }
     Some(Database {
         statements,
-        pool_size,
+        connections_per_core: (pool_size / workers).max(1),
         connect_timeout,
         timeout,
         ..database
@@ -197,7 +216,7 @@ fn database(text: &str) -> Result<(Database, Vec<String>), String> {
         ca_file,
         is_writable,
         statements: Statements::Auto,
-        pool_size: 0,
+        connections_per_core: 0,
         connect_timeout: Duration::ZERO,
         timeout: Duration::ZERO,
     };

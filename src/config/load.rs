@@ -53,14 +53,17 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
     let (server, data_dir) = server(reader, sources);
     let can_link = server.frontend_base_url.is_some();
     let mail = mail::read(reader, can_link, &mut warnings);
+    let store = store(reader, &server, data_dir, mail.queue_max, &mut warnings);
+    // The passwords of the service that CloudChat replaces are in PostgreSQL.
+    let has_old_hashes = store.database.is_some();
     let config = Config {
         log: log(reader),
-        memory: memory(reader),
+        memory: memory(reader, has_old_hashes),
         chat: chat(reader, &mut warnings),
-        auth: auth(reader, &mut warnings),
+        auth: auth(reader, has_old_hashes, &mut warnings),
         upstream: upstream(reader, server.socket_buffer_bytes),
         providers: provider::read(reader, &mut warnings),
-        store: store(reader, data_dir, mail.queue_max, &mut warnings),
+        store,
         mail,
         server,
         warnings: Vec::new(),
@@ -209,10 +212,11 @@ fn log(reader: &mut Reader<'_>) -> Log {
     log
 }
 
-fn memory(reader: &mut Reader<'_>) -> usize {
+fn memory(reader: &mut Reader<'_>, has_old_hashes: bool) -> usize {
     let mut section = reader.section("limits");
+    let default = if has_old_hashes { "128M" } else { "64M" };
     // The budget knows the least that is enough.
-    let memory = section.memory("memory", "64M", MIB..=1024 * GIB);
+    let memory = section.memory("memory", default, MIB..=1024 * GIB);
     section.finish();
     memory
 }
@@ -255,8 +259,9 @@ fn chat(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Chat {
     chat
 }
 
-fn auth(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Auth {
+fn auth(reader: &mut Reader<'_>, has_old_hashes: bool, warnings: &mut Vec<String>) -> Auth {
     let mut section = reader.section("auth");
+    let memory = if has_old_hashes { "64M" } else { "19M" };
     let auth = Auth {
         session_ttl: section.seconds(
             ("session_ttl_seconds", "SESSION_TTL_SECONDS"),
@@ -275,7 +280,7 @@ fn auth(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Auth {
             false,
         ),
         // What new hashes take is the least.
-        hash_memory_max: section.memory("hash_memory_max", "19M", 19 * MIB..=4 * GIB),
+        hash_memory_max: section.memory("hash_memory_max", memory, 19 * MIB..=4 * GIB),
         hash_queue_max: section.integer("hash_queue_max", 32, 1..=1024),
         hash_timeout: section.seconds("hash_seconds_max", 5.0, 0.05..=60.0),
     };
@@ -321,16 +326,15 @@ fn upstream(reader: &mut Reader<'_>, socket_buffer_bytes: usize) -> Upstream {
 
 fn store(
     reader: &mut Reader<'_>,
+    server: &Server,
     dir: PathBuf,
     outbox_max: usize,
     warnings: &mut Vec<String>,
 ) -> Store {
-    let database = database::read(reader, warnings);
+    let database = database::read(reader, server.workers, warnings);
     let redis = redis::read(reader, warnings);
-    for (name, is_set) in [("database", database.is_some()), ("redis", redis.is_some())] {
-        if is_set {
-            warnings.push(format!("not used by this version: [{name}]"));
-        }
+    if redis.is_some() {
+        warnings.push("not used by this version: [redis]".into());
     }
     let mut section = reader.section("store");
     let store = Store {

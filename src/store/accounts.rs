@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::embedded::{Call, Queue};
+use super::postgres::Pool;
 use super::secrets::Secrets;
 use super::{OutboxRow, Posted, Registered, StoreError, Taken, TokenUse, Updated};
 use crate::model::{
@@ -14,13 +15,21 @@ use crate::model::{
 /// A handle to the account store. All times are milliseconds since 1970, given by the caller.
 /// Each answer to a write is given after its commit. What registers, sets a password or posts a
 /// request is rolled back if its caller has had [`StoreError::TimedOut`] by then; other writes may
-/// still be carried out after that. All other errors mean that nothing was written.
+/// still be carried out after that. All other errors mean that nothing was written, unless a connection
+/// to a server has died between a commit and its answer.
 #[derive(Clone)]
 pub enum Accounts {
     /// The store's thread of this process.
     Sqlite {
         /// The thread's queue.
         queue: Queue,
+        /// Read at start; they never change.
+        secrets: Arc<Secrets>,
+    },
+    /// A PostgreSQL server.
+    Postgres {
+        /// This core's connections.
+        pool: Pool,
         /// Read at start; they never change.
         secrets: Arc<Secrets>,
     },
@@ -45,7 +54,7 @@ impl Accounts {
 
     fn secrets(&self) -> &Secrets {
         match self {
-            Accounts::Sqlite { secrets, .. } => secrets,
+            Accounts::Sqlite { secrets, .. } | Accounts::Postgres { secrets, .. } => secrets,
         }
     }
 }
@@ -60,6 +69,7 @@ impl Accounts {
     pub async fn taken(&self, email: &Email, phone: Option<&Phone>) -> Result<Taken, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.taken(email.clone(), phone.cloned()).await,
+            Accounts::Postgres { pool, .. } => pool.taken(email, phone).await,
         }
     }
 
@@ -70,6 +80,7 @@ impl Accounts {
     pub async fn register(&self, now_ms: i64, user: NewUser) -> Result<Registered, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.register(now_ms, user).await,
+            Accounts::Postgres { pool, .. } => pool.register(now_ms, user).await,
         }
     }
 
@@ -83,6 +94,7 @@ impl Accounts {
     ) -> Result<Option<Credential>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.credential(identifier.clone()).await,
+            Accounts::Postgres { pool, .. } => pool.credential(identifier).await,
         }
     }
 
@@ -93,6 +105,7 @@ impl Accounts {
     pub async fn credential_of(&self, user: UserId) -> Result<Option<Credential>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.credential_of(user).await,
+            Accounts::Postgres { pool, .. } => pool.credential_of(user).await,
         }
     }
 
@@ -103,6 +116,7 @@ impl Accounts {
     pub async fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.user(user).await,
+            Accounts::Postgres { pool, .. } => pool.user(user).await,
         }
     }
 
@@ -120,6 +134,7 @@ impl Accounts {
     ) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.rehash(now_ms, user, old.clone(), new).await,
+            Accounts::Postgres { pool, .. } => pool.rehash(now_ms, user, old, &new).await,
         }
     }
 
@@ -143,6 +158,10 @@ impl Accounts {
                     .use_reset_token(now_ms, token.sha256(), user, new, end_sessions)
                     .await
             }
+            Accounts::Postgres { pool, .. } => {
+                pool.use_reset_token(now_ms, token.sha256(), user, &new, end_sessions)
+                    .await
+            }
         }
     }
 
@@ -163,6 +182,7 @@ impl Accounts {
             Accounts::Sqlite { queue, .. } => {
                 queue.change_password(now_ms, user, old.clone(), new).await
             }
+            Accounts::Postgres { pool, .. } => pool.change_password(now_ms, user, old, new).await,
         }
     }
 
@@ -180,6 +200,7 @@ impl Accounts {
     ) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.set_password(now_ms, user, new).await,
+            Accounts::Postgres { pool, .. } => pool.set_password(now_ms, user, &new).await,
         }
     }
 
@@ -200,6 +221,9 @@ impl Accounts {
                     .update_profile(now_ms, user, display_name, phone)
                     .await
             }
+            Accounts::Postgres { pool, .. } => {
+                pool.update_profile(now_ms, user, display_name, phone).await
+            }
         }
     }
 
@@ -213,6 +237,7 @@ impl Accounts {
     pub async fn delete_user(&self, user: UserId) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.delete_user(user).await,
+            Accounts::Postgres { pool, .. } => pool.delete_user(user).await,
         }
     }
 
@@ -229,6 +254,7 @@ impl Accounts {
     ) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.set_active(now_ms, user, is_active).await,
+            Accounts::Postgres { pool, .. } => pool.set_active(now_ms, user, is_active).await,
         }
     }
 
@@ -244,6 +270,7 @@ impl Accounts {
     ) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.end_sessions_before_now(now_ms, user).await,
+            Accounts::Postgres { pool, .. } => pool.end_sessions_before_now(now_ms, user).await,
         }
     }
 
@@ -254,6 +281,7 @@ impl Accounts {
     pub async fn list_users(&self, after: UserId, rows_max: u32) -> Result<Vec<User>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.list_users(after, rows_max).await,
+            Accounts::Postgres { pool, .. } => pool.list_users(after, rows_max).await,
         }
     }
 
@@ -265,6 +293,7 @@ impl Accounts {
     pub async fn find_users(&self, text: &str) -> Result<Vec<User>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.find_users(text.to_owned()).await,
+            Accounts::Postgres { pool, .. } => pool.find_users(text).await,
         }
     }
 
@@ -277,6 +306,7 @@ impl Accounts {
     pub async fn hash_mix(&self) -> Result<Vec<(String, u32)>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.hash_mix().await,
+            Accounts::Postgres { pool, .. } => pool.hash_mix().await,
         }
     }
 }
@@ -297,6 +327,7 @@ impl Accounts {
             Accounts::Sqlite { queue, .. } => {
                 queue.post_reset_request(now_ms, identifier.clone()).await
             }
+            Accounts::Postgres { pool, .. } => pool.post_reset_request(now_ms, identifier).await,
         }
     }
 
@@ -313,6 +344,7 @@ impl Accounts {
     ) -> Result<Vec<OutboxRow>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.claim_letters(now_ms, lease_ms, rows_max).await,
+            Accounts::Postgres { pool, .. } => pool.claim_letters(now_ms, lease_ms, rows_max).await,
         }
     }
 
@@ -323,6 +355,7 @@ impl Accounts {
     pub async fn finish_letter(&self, id: i64) -> Result<(), StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.finish_letter(id).await,
+            Accounts::Postgres { pool, .. } => pool.finish_letter(id).await,
         }
     }
 
@@ -333,17 +366,20 @@ impl Accounts {
     pub async fn retry_letter(&self, id: i64, next_ms: i64) -> Result<(), StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.retry_letter(id, next_ms).await,
+            Accounts::Postgres { pool, .. } => pool.retry_letter(id, next_ms).await,
         }
     }
 
     /// Makes every mail due, even those that are claimed or put off: for a sender that has none in
-    /// hand, on a store that its server has for itself.
+    /// hand, on a store that its server has for itself. Does nothing on one that servers share: there
+    /// a mail waits for the end of its lease.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn release_letters(&self, now_ms: i64) -> Result<(), StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.release_letters(now_ms).await,
+            Accounts::Postgres { .. } => Ok(()),
         }
     }
 
@@ -356,6 +392,7 @@ impl Accounts {
             Accounts::Sqlite { queue, .. } => {
                 queue.call(|reply| Call::PingAccounts { reply }).await
             }
+            Accounts::Postgres { pool, .. } => pool.ping().await,
         }
     }
 }

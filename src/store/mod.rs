@@ -9,10 +9,12 @@ mod accounts;
 mod calls;
 mod chats;
 mod embedded;
+mod health;
 mod logins;
 mod outbox;
 mod outcomes;
 mod patience;
+mod postgres;
 mod secrets;
 mod sessions;
 mod sqlite;
@@ -58,6 +60,8 @@ enum AccountsBackend {
         queue: embedded::Queue,
         secrets: Arc<secrets::Secrets>,
     },
+    /// A server.
+    Postgres(postgres::Postgres),
 }
 
 /// Who keeps the sessions.
@@ -68,16 +72,25 @@ enum SessionsBackend {
 }
 
 impl Backend {
-    /// Opens the files that are needed, makes or migrates what is missing and starts their thread.
+    /// Opens the files that are needed, makes or migrates what is missing and starts their thread;
+    /// connects once to the servers, whose schema must be there ([`migrate`]). Blocks, a few seconds
+    /// at most.
     ///
     /// # Errors
-    /// One clear line that names the file or folder and what is wrong with it.
+    /// One clear line that names the file, folder or server and what is wrong with it.
     pub fn start(settings: &config::Store, on_event: OnEvent) -> Result<Self, String> {
         let mut files = Files::new(settings, on_event);
-        let (queue, secrets) = files.open_accounts()?;
-        let accounts = AccountsBackend::Sqlite {
-            queue,
-            secrets: Arc::new(secrets),
+        let accounts = match &settings.database {
+            Some(database) => {
+                AccountsBackend::Postgres(postgres::Postgres::start(settings, database, on_event)?)
+            }
+            None => {
+                let (queue, secrets) = files.open_accounts()?;
+                AccountsBackend::Sqlite {
+                    queue,
+                    secrets: Arc::new(secrets),
+                }
+            }
         };
         let sessions = SessionsBackend::Embedded(files.open_sessions()?);
         Ok(Self {
@@ -91,14 +104,11 @@ impl Backend {
     /// is missing, which is not what somebody wants who mistyped a folder. `true` also if that cannot
     /// be seen; starting then tells why.
     pub fn is_made(settings: &config::Store) -> bool {
-        settings
-            .dir
-            .join(secrets::FILE_NAME)
-            .try_exists()
-            .unwrap_or(true)
+        let file = settings.dir.join(secrets::FILE_NAME);
+        settings.database.is_some() || file.try_exists().unwrap_or(true)
     }
 
-    /// Handles for one core.
+    /// Handles for one core; connections to servers are its own, and open when they are first needed.
     pub fn connect(&self) -> Stores {
         Stores {
             sessions: match &self.sessions {
@@ -108,6 +118,10 @@ impl Backend {
                 AccountsBackend::Sqlite { queue, secrets } => Accounts::Sqlite {
                     queue: queue.clone(),
                     secrets: Arc::clone(secrets),
+                },
+                AccountsBackend::Postgres(postgres) => Accounts::Postgres {
+                    pool: postgres.connect(),
+                    secrets: postgres.secrets(),
                 },
             },
         }
@@ -135,6 +149,19 @@ impl Backend {
     }
 }
 
+/// Brings the schema in PostgreSQL up to what this version needs, or only tries it (`is_trial`): all is
+/// rolled back. Blocks until no other process migrates. The names of the files that were missing.
+///
+/// # Errors
+/// One line that names the server and what is wrong; files before the one at fault stay applied.
+pub fn migrate(
+    database: &config::Database,
+    is_trial: bool,
+    on_event: OnEvent,
+) -> Result<Vec<&'static str>, String> {
+    postgres::migrate(database, is_trial, on_event)
+}
+
 /// One core's handles; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stores {
@@ -147,9 +174,10 @@ pub struct Stores {
 /// Why a store gave no answer; the cause has been reported where it happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreError {
-    /// The disk is full or broken, another process holds the file, or the store has stopped.
+    /// The disk is full or broken, another process holds the file, the server cannot be reached, or
+    /// the store has stopped.
     Unavailable,
-    /// No answer within `store.timeout_seconds`, or what `store.request_seconds_max` left of it; some writes may still be carried out.
+    /// No answer within `store.timeout_seconds` or `database.timeout_seconds`, or what `store.request_seconds_max` left of it; some writes may still be carried out.
     TimedOut,
 }
 

@@ -7,11 +7,13 @@ use rusqlite::{Connection, Row, params};
 use tokio::time::Instant;
 
 use super::secrets::AccountFile;
-use super::sqlite::{File, Wanted};
+use super::sqlite::Wanted;
 use super::{OutboxRow, Posted, StoreError};
 use crate::clock;
 use crate::model::{Identifier, Letter, Phone, User, UserId};
 
+/// What is reported of it.
+pub(super) const FULL: &str = "outbox full, mail dropped";
 /// A full outbox is reported once in so long, however many mails it drops.
 const REPORT_PAUSE: Duration = Duration::from_secs(60);
 
@@ -59,15 +61,16 @@ impl Outbox {
 pub(super) struct FullReport(Option<Instant>);
 
 impl FullReport {
-    fn note(&mut self, file: &File) {
+    /// Whether a mail that was dropped now is to be reported.
+    pub(super) fn is_due(&mut self) -> bool {
         let now = clock::now();
-        if self
+        let is_due = self
             .0
-            .is_none_or(|last| now.duration_since(last) >= REPORT_PAUSE)
-        {
+            .is_none_or(|last| now.duration_since(last) >= REPORT_PAUSE);
+        if is_due {
             self.0 = Some(now);
-            file.report("outbox full, mail dropped");
         }
+        is_due
     }
 }
 
@@ -85,8 +88,8 @@ impl AccountFile {
         let value = self
             .file
             .write_while(wanted, |file| work(file, &mut outbox))?;
-        if outbox.dropped {
-            self.full_report.note(&self.file);
+        if outbox.dropped && self.full_report.is_due() {
+            self.file.report(FULL);
         }
         Ok(value)
     }

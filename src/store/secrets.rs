@@ -17,9 +17,9 @@ const MIGRATIONS: &[&str] = &[
 ];
 /// The file's name in the data folder.
 pub(super) const FILE_NAME: &str = "accounts.db";
-const HMAC_KEY: &str = "hmac";
-const DEVICE_KEY: &str = "device";
-const MIX_KEY: &str = "mix";
+pub(super) const HMAC_KEY: &str = "hmac";
+pub(super) const DEVICE_KEY: &str = "device";
+pub(super) const MIX_KEY: &str = "mix";
 
 /// Random keys, made once and the same for all servers of a site.
 pub struct Secrets {

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
-use tokio::time::Instant;
 
+use super::health::Health;
 use super::{OnEvent, StoreError};
 use crate::clock;
 
@@ -18,9 +18,6 @@ const PAGE_BYTES: i64 = 4096;
 const WAL_PAGES_MAX: i64 = 1000;
 /// Prepared statements kept per file; more than there are.
 const STATEMENTS_MAX: usize = 48;
-/// A failure ends with the first success this long after the last one: on a full disk small
-/// writes go on succeeding between the failures, and the log must not hold a pair for each.
-const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// How long a write that is tried again anyway waits for another process.
 const BUSY_SOON: Duration = Duration::from_millis(100);
 /// How long two processes that start together wait for each other to switch on the log.
@@ -65,11 +62,7 @@ impl File {
                 Ok(connection)
             })
             .map_err(|why| format!("{}: {why}", path.display()))?;
-        let health = Health {
-            name: plan.name,
-            on_event,
-            failed_at: None,
-        };
+        let health = Health::new(plan.name, on_event);
         Ok(Self {
             connection,
             busy: plan.busy,
@@ -118,7 +111,7 @@ impl File {
             });
         match outcome {
             Ok(Some(value)) => {
-                self.health.wrote(clock::now());
+                self.health.succeeded(clock::now());
                 Ok(value)
             }
             Ok(None) => Err(StoreError::TimedOut),
@@ -160,7 +153,7 @@ impl File {
 
     /// Reports something about this file that is not a failure of a call.
     pub(super) fn report(&self, event: &'static str) {
-        (self.health.on_event)(event, self.health.name.to_owned());
+        self.health.report(event);
     }
 }
 
@@ -171,34 +164,6 @@ pub(super) fn make_folder(dir: &Path) -> Result<(), String> {
         .mode(0o700)
         .create(dir)
         .map_err(|error| format!("{}: cannot make this folder: {error}", dir.display()))
-}
-
-/// Whether a file's writes succeed, to report each change once.
-#[derive(Debug)]
-struct Health {
-    name: &'static str,
-    on_event: OnEvent,
-    failed_at: Option<Instant>,
-}
-
-impl Health {
-    fn failed(&mut self, now: Instant, error: &rusqlite::Error) -> StoreError {
-        if self.failed_at.replace(now).is_none() {
-            // Bound values are no part of these texts.
-            (self.on_event)("store failed", format!("{}: {error}", self.name));
-        }
-        StoreError::Unavailable
-    }
-
-    fn wrote(&mut self, now: Instant) {
-        if self
-            .failed_at
-            .is_some_and(|failed_at| now.duration_since(failed_at) >= RECOVERED_AFTER)
-        {
-            self.failed_at = None;
-            (self.on_event)("store recovered", self.name.to_owned());
-        }
-    }
 }
 
 fn connect(path: &Path, plan: &Plan) -> Result<Connection, String> {
@@ -300,43 +265,5 @@ fn explain(error: &rusqlite::Error) -> String {
         }
         Some(ErrorCode::DiskFull) => format!("no room ({error}); see store.disk_bytes_max"),
         _ => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-
-    static REPORTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-    #[test]
-    fn a_failure_and_its_end_are_reported_once_each() {
-        let mut health = Health {
-            name: "x.db",
-            on_event: |event, detail| {
-                let line = format!("{event}: {detail}");
-                REPORTS.lock().unwrap().push(line);
-            },
-            failed_at: None,
-        };
-        let (start, error) = (clock::now(), rusqlite::Error::InvalidQuery);
-        let at = |seconds| start + Duration::from_secs(seconds);
-        health.wrote(at(0));
-        health.failed(at(1), &error);
-        health.wrote(at(2));
-        health.failed(at(3), &error);
-        health.wrote(at(7));
-        health.wrote(at(8));
-        health.wrote(at(9));
-        health.failed(at(10), &error);
-        let reports = REPORTS.lock().unwrap();
-        let events: Vec<&str> = reports.iter().filter_map(|line| line.get(..9)).collect();
-        assert_eq!(
-            events,
-            ["store fai", "store rec", "store fai"],
-            "{reports:?}"
-        );
     }
 }

@@ -19,10 +19,10 @@ use crate::model::{
 };
 
 /// Kinds of hashes told to whoever picks a dummy; the rest would not be noticed.
-const HASH_MIX_MAX: i64 = 16;
+pub(super) const HASH_MIX_MAX: i64 = 16;
 /// How long a used token is remembered; a token lives for a day at most
 /// ([`super::RESET_TOKEN_TTL_MS_MAX`]).
-const USED_TOKEN_MS: i64 = 2 * super::RESET_TOKEN_TTL_MS_MAX;
+pub(super) const USED_TOKEN_MS: i64 = 2 * super::RESET_TOKEN_TTL_MS_MAX;
 
 impl AccountFile {
     pub(super) fn taken(

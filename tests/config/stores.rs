@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use cloudchat::budget::Budget;
 use cloudchat::config::{Database, DatabaseTls, Redis, RedisKind, Secret, Statements};
 
 use super::{check_mistake, load};
 
 fn database(url: &str) -> Database {
-    let config = load("", &[("DATABASE_URL", url)]).expect(url);
+    let config = load("[server]\nworkers = 2\n", &[("DATABASE_URL", url)]).expect(url);
     config.store.database.expect("it is named")
 }
 
@@ -32,7 +33,7 @@ fn a_database_is_named_by_one_url() {
         ca_file: None,
         is_writable: false,
         statements: Statements::Auto,
-        pool_size: 10,
+        connections_per_core: 5,
         connect_timeout: Duration::from_secs(1),
         timeout: Duration::from_secs(2),
     };
@@ -78,6 +79,29 @@ fn a_database_is_named_by_one_url() {
         assert_eq!(found.ca_file.is_some(), parameters.contains(ca));
     }
     assert!(database("postgres://me@a/chat?target_session_attrs=read-write").is_writable);
+}
+
+#[test]
+fn a_database_brings_old_hashes_which_take_memory() {
+    let url = [("DATABASE_URL", "postgres://me@127.0.0.1/chat")];
+    let with = load("", &url).expect("it is valid");
+    let without = load("", &[]).expect("it is valid");
+    assert_eq!(
+        (with.memory, with.auth.hash_memory_max),
+        (128 << 20, 64 << 20)
+    );
+    assert_eq!(
+        (without.memory, without.auth.hash_memory_max),
+        (64 << 20, 19 << 20)
+    );
+    let table = Budget::new(&with).expect("128M are enough").table();
+    assert!(table.contains("database connections"), "{table}");
+    // Each core has its share, and at least one.
+    for (workers, size, each) in [(1, 10, 10), (3, 10, 3), (8, 2, 1)] {
+        let text = format!("[server]\nworkers = {workers}\n[database]\npool_size = {size}\n");
+        let database = load(&text, &url).expect("it is valid").store.database;
+        assert_eq!(database.expect("it is named").connections_per_core, each);
+    }
 }
 
 #[test]

@@ -1,0 +1,45 @@
+//! `cloudchat migrate`: brings the schema in PostgreSQL up to what this version needs.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Failure, print, tell};
+use crate::config::{self, Config, Sources};
+use crate::store;
+
+#[derive(Args)]
+pub(super) struct MigrateArgs {
+    /// Configuration file, as for serve
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Try everything in a transaction, and roll it back
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(args: &MigrateArgs) -> Result<(), Failure> {
+    let config = Config::load(Sources {
+        file: args.config.as_deref(),
+        env: &config::environment,
+        ..Sources::default()
+    })
+    .map_err(Failure::Mistakes)?;
+    let Some(database) = &config.store.database else {
+        return Err(Failure::Mistakes(vec![
+            "database.url (DATABASE_URL) names no server; files of the data folder are migrated \
+             when the server starts"
+                .to_owned(),
+        ]));
+    };
+    let done = store::migrate(database, args.dry_run, tell).map_err(Failure::Stopped)?;
+    let mut text = match (done.is_empty(), args.dry_run) {
+        (true, _) => "Nothing to do: the schema is up to date.\n".to_owned(),
+        (false, true) => "Would apply (tried and rolled back):\n".to_owned(),
+        (false, false) => "Applied:\n".to_owned(),
+    };
+    for name in done {
+        text += &format!("  {name}\n");
+    }
+    print(&text)
+}

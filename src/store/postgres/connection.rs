@@ -1,0 +1,359 @@
+//! One connection to PostgreSQL, and the pool that makes them: each core has its own.
+//!
+//! Statements are prepared once per connection and kept under their number. A connection is driven by
+//! a task of the runtime that has opened it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use tokio::task::AbortHandle;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::statement::Statement;
+use super::tls::Tls;
+use crate::config::{Database, DatabaseTls, Statements};
+use crate::store::OnEvent;
+
+/// Told once, with the setting that is missing.
+const FORGETFUL: &str = "the server does not keep prepared statements, as a PgBouncer in transaction \
+    mode: set max_prepared_statements = 200 in pgbouncer.ini (PgBouncer 1.21 or later), or \
+    database.statements = \"unnamed\"; until the next start each statement is sent anew";
+/// A peer that has vanished is noticed after so long without a word.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// What a statement is called with.
+pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// How connections are made; one per process.
+#[derive(Debug)]
+pub(super) struct Server {
+    config: tokio_postgres::Config,
+    tls: Tls,
+    connect_timeout: Duration,
+    /// Whether what `is_unnamed` says may change.
+    is_auto: bool,
+    is_unnamed: AtomicBool,
+    on_event: OnEvent,
+}
+
+impl Server {
+    pub fn new(settings: &Database, on_event: OnEvent) -> Result<Self, String> {
+        let mut config = tokio_postgres::Config::new();
+        for (host, port) in &settings.hosts {
+            config.host(host).port(*port);
+        }
+        config
+            .user(&settings.user)
+            .dbname(&settings.name)
+            .application_name("cloudchat")
+            .ssl_mode(match settings.tls {
+                DatabaseTls::Disable => SslMode::Disable,
+                DatabaseTls::Prefer => SslMode::Prefer,
+                DatabaseTls::Require | DatabaseTls::VerifyCa | DatabaseTls::VerifyFull => {
+                    SslMode::Require
+                }
+            })
+            .target_session_attrs(match settings.is_writable {
+                true => TargetSessionAttrs::ReadWrite,
+                false => TargetSessionAttrs::Any,
+            })
+            // Of each host; the whole is limited too.
+            .connect_timeout(settings.connect_timeout)
+            .tcp_user_timeout(settings.connect_timeout + settings.timeout)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES);
+        // A Unix socket has no TLS, whatever is asked for elsewhere.
+        if settings.hosts.iter().all(|(host, _)| host.starts_with('/')) {
+            config.ssl_mode(SslMode::Disable);
+        }
+        if let Some(password) = &settings.password {
+            config.password(&password.0);
+        }
+        Ok(Self {
+            config,
+            tls: Tls::new(settings)?,
+            connect_timeout: settings.connect_timeout,
+            is_auto: settings.statements == Statements::Auto,
+            is_unnamed: AtomicBool::new(settings.statements == Statements::Unnamed),
+            on_event,
+        })
+    }
+
+    /// A connection; its task runs on this runtime.
+    pub async fn connect(&self) -> Result<Connection, Trouble> {
+        let connected = tokio::time::timeout(self.connect_timeout, self.open()).await;
+        connected.map_err(|_| Trouble::NoConnection)?
+    }
+
+    async fn open(&self) -> Result<Connection, Trouble> {
+        let (client, driver) = self.config.connect(self.tls.clone()).await?;
+        // Its end shows in the client.
+        let task = tokio::spawn(async move { driver.await.unwrap_or_default() });
+        let connection = Connection {
+            client,
+            statements: vec![None; Statement::COUNT],
+            in_transaction: false,
+            task: task.abort_handle(),
+        };
+        if self.is_auto && !self.is_unnamed() && connection.is_forgetful().await? {
+            self.forget_names();
+        }
+        Ok(connection)
+    }
+
+    pub fn is_unnamed(&self) -> bool {
+        self.is_unnamed.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call that failed so may be made again without names, which it is from now on.
+    pub fn falls_back(&self, trouble: &Trouble) -> bool {
+        let falls_back = self.is_auto && trouble.is_lost_statement();
+        if falls_back {
+            self.forget_names();
+        }
+        falls_back
+    }
+
+    fn forget_names(&self) {
+        if !self.is_unnamed.swap(true, Ordering::Relaxed) {
+            (self.on_event)("statements without names", FORGETFUL.to_owned());
+        }
+    }
+}
+
+/// Opens a core's connections.
+#[derive(Debug)]
+pub(super) struct Manager(pub Arc<Server>);
+
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = Trouble;
+
+    async fn create(&self) -> Result<Connection, Trouble> {
+        self.0.connect().await
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut Connection,
+        _: &Metrics,
+    ) -> RecycleResult<Self::Error> {
+        match connection.client.is_closed() {
+            true => Err(RecycleError::message("closed")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    client: Client,
+    /// By their number, once they have been prepared.
+    statements: Vec<Option<tokio_postgres::Statement>>,
+    /// A transaction has begun that must not outlive the call.
+    in_transaction: bool,
+    task: AbortHandle,
+}
+
+impl Connection {
+    /// Sends a statement, and waits for its rows: one round trip, and another when a named one is
+    /// first used here.
+    pub async fn rows(
+        &mut self,
+        statement: Statement,
+        parameters: Parameters<'_>,
+        is_unnamed: bool,
+    ) -> Result<Vec<Row>, Trouble> {
+        let named = self.prepared(statement, is_unnamed).await?;
+        Ok(self.send(named.as_ref(), statement, parameters).await?)
+    }
+
+    /// The same within a transaction, which is committed only if the caller still waits: two round
+    /// trips.
+    pub async fn bound_rows(
+        &mut self,
+        statement: Statement,
+        parameters: Parameters<'_>,
+        is_unnamed: bool,
+    ) -> Result<Vec<Row>, Trouble> {
+        let named = self.prepared(statement, is_unnamed).await?;
+        self.in_transaction = true;
+        let (begun, rows) = tokio::join!(
+            biased;
+            self.client.batch_execute("BEGIN"),
+            self.send(named.as_ref(), statement, parameters)
+        );
+        begun?;
+        let rows = rows?;
+        self.client.batch_execute("COMMIT").await?;
+        self.in_transaction = false;
+        Ok(rows)
+    }
+
+    async fn send(
+        &self,
+        named: Option<&tokio_postgres::Statement>,
+        statement: Statement,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if let Some(named) = named {
+            return self.client.query(named, parameters).await;
+        }
+        let types = statement.types().iter().cloned();
+        let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+            parameters.iter().copied().zip(types).collect();
+        self.client.query_typed(statement.sql(), &typed).await
+    }
+
+    async fn prepared(
+        &mut self,
+        statement: Statement,
+        is_unnamed: bool,
+    ) -> Result<Option<tokio_postgres::Statement>, Trouble> {
+        if is_unnamed {
+            return Ok(None);
+        }
+        let kept = &mut self.statements[statement as usize];
+        if kept.is_none() {
+            let prepared = self
+                .client
+                .prepare_typed(statement.sql(), statement.types());
+            *kept = Some(prepared.await?);
+        }
+        Ok(kept.clone())
+    }
+
+    /// Several statements at once, without parameters.
+    pub async fn batch(&self, sql: &str) -> Result<(), Trouble> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
+    /// A statement that is used once.
+    pub async fn once(
+        &self,
+        sql: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, Trouble> {
+        Ok(self.client.query_typed(sql, parameters).await?)
+    }
+
+    /// Whether names of other connections are in use here already, or what was just prepared is not
+    /// there: then a pooler hands out its server connections by the transaction, and does not look
+    /// at names. One that does gives them names of its own. Without this a name could lead to
+    /// another process's statement.
+    async fn is_forgetful(&self) -> Result<bool, Trouble> {
+        const NAMES: &str = "SELECT count(*) FROM pg_catalog.pg_prepared_statements
+            WHERE name ~ '^s[0-9]+$' AND NOT from_sql";
+        let seen = async {
+            let names = self.client.prepare_typed(NAMES, &[]).await?;
+            let row = self.client.query_one(&names, &[]).await?;
+            // Our own is one of them, unless it got another name.
+            row.try_get::<_, i64>(0)
+        };
+        match seen.await.map_err(Trouble::Failed) {
+            Ok(names) => Ok(names > 1),
+            Err(trouble) if trouble.is_lost_statement() => Ok(true),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Ends the transaction of a call that was given up, without waiting for it: whatever is sent
+    /// next comes after.
+    pub fn roll_back(&mut self) {
+        if std::mem::take(&mut self.in_transaction) {
+            let rollback = std::pin::pin!(self.client.batch_execute("ROLLBACK"));
+            // The first poll sends it; the answer goes nowhere.
+            drop(rollback.poll(&mut Context::from_waker(Waker::noop())));
+        }
+    }
+
+    /// Closes the connection at once, whatever is under way; what was not committed is lost.
+    pub fn abort(self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({} open)", u8::from(!self.client.is_closed()))
+    }
+}
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Connecting took too long.
+    NoConnection,
+    /// The server or the way to it.
+    Failed(tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Trouble {
+    fn code(&self) -> Option<&SqlState> {
+        match self {
+            Trouble::NoConnection => None,
+            Trouble::Failed(error) => error.code(),
+        }
+    }
+
+    /// Somebody has that already.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(&SqlState::UNIQUE_VIOLATION)
+    }
+
+    /// The table is not there.
+    pub fn is_no_table(&self) -> bool {
+        self.code() == Some(&SqlState::UNDEFINED_TABLE)
+    }
+
+    /// The server connection at hand knows nothing of the name, or another statement of that name.
+    fn is_lost_statement(&self) -> bool {
+        let Trouble::Failed(error) = self else {
+            return false;
+        };
+        error.as_db_error().is_some_and(|db| {
+            let code = db.code();
+            *code == SqlState::INVALID_SQL_STATEMENT_NAME
+                || *code == SqlState::DUPLICATE_PSTATEMENT
+                // PgBouncer says this of much else.
+                || (*code == SqlState::PROTOCOL_VIOLATION && db.message().starts_with("bind message"))
+        })
+    }
+}
+
+/// Holds no values: those of a conflict stand in the error's detail only.
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error = match self {
+            Trouble::NoConnection => return f.write_str("no connection in time"),
+            Trouble::Failed(error) => error,
+        };
+        if let Some(db) = error.as_db_error() {
+            let (code, message) = (db.code().code(), db.message().lines().next());
+            return write!(f, "{} (SQLSTATE {code})", message.unwrap_or_default());
+        }
+        write!(f, "{error}")?;
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}

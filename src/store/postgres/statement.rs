@@ -1,0 +1,223 @@
+//! Every statement that requests send, with the types of its parameters: each is one round trip,
+//! and does alone what it has to do, so that a transaction needs no second one.
+
+use tokio_postgres::types::Type;
+
+/// Declares the statements: the name, the types of its parameters, the text.
+macro_rules! statements {
+    ($($name:ident($($type:ident),*) $($text:expr)+;)*) => {
+        /// A statement of [`Statement::sql`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum Statement {
+            $($name,)*
+        }
+
+        impl Statement {
+            /// How many there are.
+            pub const COUNT: usize = [$(stringify!($name)),*].len();
+
+            pub fn sql(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($text),+),)*
+                }
+            }
+
+            pub fn types(self) -> &'static [Type] {
+                match self {
+                    $(Self::$name => {
+                        static TYPES: &[Type] = &[$(Type::$type),*];
+                        TYPES
+                    })*
+                }
+            }
+        }
+    };
+}
+
+/// A user as [`super::users`] reads it. The casts are for tables whose columns have kindred types.
+macro_rules! user {
+    () => {
+        "id::bigint, uid::text, email::text, phone::text, display_name::text,
+         coalesce(is_active, false), coalesce((extract(epoch FROM created_at) * 1000)::bigint, 0),
+         sessions_not_before"
+    };
+}
+
+/// A credential, in the same way.
+macro_rules! credential {
+    () => {
+        "SELECT users.id::bigint, users.uid::text, password_hash::text, coalesce(changed_ms, 0),
+             coalesce(users.is_active, false), sessions_not_before
+         FROM users LEFT JOIN credentials ON user_id = users.id WHERE "
+    };
+}
+
+/// Later than every session that exists: `$n` is our time.
+macro_rules! sessions_end {
+    ($n:literal) => {
+        concat!(
+            "sessions_not_before = greatest(sessions_not_before, $",
+            $n,
+            ", (extract(epoch FROM clock_timestamp()) * 1000)::bigint) + 1,
+             updated_at = to_timestamp($",
+            $n,
+            " / 1000.0)"
+        )
+    };
+}
+
+/// What a new credential replaces.
+macro_rules! credential_replaces {
+    () => {
+        " ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash,
+              changed_ms = greatest(excluded.changed_ms, credentials.changed_ms + 1),
+              writes = credentials.writes + 1, updated_at = excluded.updated_at"
+    };
+}
+
+/// Whether fewer than `$n` mails wait.
+macro_rules! has_room {
+    ($n:literal) => {
+        concat!(
+            "(SELECT count(*) FROM (SELECT FROM outbox LIMIT $",
+            $n,
+            ") waiting) < $",
+            $n
+        )
+    };
+}
+
+statements! {
+    Taken(TEXT, TEXT)
+        "SELECT EXISTS (SELECT FROM users WHERE email = $1),
+                EXISTS (SELECT FROM users WHERE phone = $2)";
+
+    // No row: something of it is taken.
+    Register(TEXT, TEXT, TEXT, TEXT, TEXT, INT8, BOOL, INT8)
+        "WITH made AS (
+             INSERT INTO users (uid, email, phone, display_name, is_active, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, true, to_timestamp($6 / 1000.0), to_timestamp($6 / 1000.0))
+             ON CONFLICT DO NOTHING RETURNING id
+         ), credential AS (
+             INSERT INTO credentials (user_id, password_hash, changed_ms, writes, updated_at)
+             SELECT id, $5, $6, 1, to_timestamp($6 / 1000.0) FROM made
+         ), letter AS (
+             INSERT INTO outbox (kind, user_id, created_ms, due_ms)
+             SELECT 'welcome', id, $6, $6 FROM made WHERE $7 AND " has_room!(8) "
+             RETURNING id
+         )
+         SELECT id::bigint, $7 AND NOT EXISTS (SELECT FROM letter) FROM made";
+
+    CredentialByEmail(TEXT) credential!() "users.email = $1";
+    CredentialByPhone(TEXT) credential!() "users.phone = $1";
+    CredentialOf(INT8) credential!() "users.id = $1";
+    User(INT8) "SELECT " user!() " FROM users WHERE id = $1";
+    ListUsers(INT8, INT8) "SELECT " user!() " FROM users WHERE id > $1 ORDER BY id LIMIT $2";
+    FindUsers(TEXT, TEXT, INT8)
+        "SELECT " user!() " FROM users WHERE email = $1 OR phone = $2 OR uid = $1 OR id = $3
+         ORDER BY id";
+    HashMix(INT8)
+        "SELECT parameters, credentials FROM hash_mix WHERE credentials > 0
+         ORDER BY credentials DESC LIMIT $1";
+
+    Rehash(INT8, TEXT, TEXT, INT8)
+        "UPDATE credentials SET password_hash = $3, writes = writes + 1,
+             updated_at = to_timestamp($4 / 1000.0)
+         WHERE user_id = $1 AND password_hash = $2 RETURNING 1";
+
+    // The account is locked first in all that follow, so that two never wait for each other.
+    UseResetToken(INT8, BYTEA, TEXT, INT8, BOOL, INT8, INT8, INT8)
+        "WITH account AS (
+             SELECT id FROM users WHERE id = $1 AND is_active FOR UPDATE
+         ), swept AS (
+             DELETE FROM used_tokens WHERE sha256 IN (
+                 SELECT sha256 FROM used_tokens WHERE used_ms <= $7
+                 ORDER BY used_ms LIMIT $8 FOR UPDATE SKIP LOCKED)
+         ), used AS (
+             INSERT INTO used_tokens (sha256, used_ms) SELECT $2, $4 FROM account
+             ON CONFLICT DO NOTHING RETURNING sha256
+         ), credential AS (
+             INSERT INTO credentials (user_id, password_hash, changed_ms, writes, updated_at)
+             SELECT $1, $3, $4, 1, to_timestamp($4 / 1000.0) FROM used"
+             credential_replaces!() "
+         ), ended AS (
+             UPDATE users SET " sessions_end!(4) " FROM used WHERE id = $1 AND $5
+         ), letter AS (
+             INSERT INTO outbox (kind, user_id, created_ms, due_ms)
+             SELECT 'reset_done', $1, $4, $4 FROM used WHERE " has_room!(6) " RETURNING id
+         )
+         SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM used),
+                NOT EXISTS (SELECT FROM letter)";
+
+    ChangePassword(INT8, TEXT, TEXT, INT8, INT8)
+        "WITH account AS (
+             SELECT users.id FROM users JOIN credentials ON user_id = users.id
+             WHERE users.id = $1 AND users.is_active AND password_hash = $2 FOR UPDATE
+         ), credential AS (
+             UPDATE credentials SET password_hash = $3, changed_ms = greatest($4, changed_ms + 1),
+                 writes = writes + 1, updated_at = to_timestamp($4 / 1000.0)
+             FROM account WHERE user_id = account.id RETURNING changed_ms
+         ), ended AS (
+             UPDATE users SET " sessions_end!(4) " FROM account WHERE users.id = account.id
+             RETURNING uid::text, sessions_not_before
+         ), letter AS (
+             INSERT INTO outbox (kind, user_id, created_ms, due_ms)
+             SELECT 'password_changed', id, $4, $4 FROM account WHERE " has_room!(5) " RETURNING id
+         )
+         SELECT uid, changed_ms, sessions_not_before, NOT EXISTS (SELECT FROM letter)
+         FROM credential, ended";
+
+    SetPassword(INT8, TEXT, INT8, INT8)
+        "WITH ended AS (
+             UPDATE users SET " sessions_end!(3) " WHERE id = $1 RETURNING id
+         ), credential AS (
+             INSERT INTO credentials (user_id, password_hash, changed_ms, writes, updated_at)
+             SELECT id, $2, $3, 1, to_timestamp($3 / 1000.0) FROM ended"
+             credential_replaces!() "
+         ), letter AS (
+             INSERT INTO outbox (kind, user_id, created_ms, due_ms)
+             SELECT 'reset_done', id, $3, $3 FROM ended WHERE " has_room!(4) " RETURNING id
+         )
+         SELECT NOT EXISTS (SELECT FROM letter) FROM ended";
+
+    UpdateProfile(INT8, BOOL, TEXT, BOOL, TEXT, INT8)
+        "UPDATE users SET display_name = CASE WHEN $2 THEN $3 ELSE display_name END,
+             phone = CASE WHEN $4 THEN $5 ELSE phone END, updated_at = to_timestamp($6 / 1000.0)
+         WHERE id = $1 RETURNING " user!();
+
+    // The credential would go with its user; some tables were made without that.
+    DeleteUser(INT8)
+        "WITH credential AS (
+             DELETE FROM credentials WHERE user_id = $1
+         ), gone AS (
+             DELETE FROM users WHERE id = $1 RETURNING id, email::text, phone::text
+         ), letters AS (
+             DELETE FROM outbox USING gone
+             WHERE user_id = gone.id OR identifier IN (gone.email, gone.phone)
+         )
+         SELECT 1 FROM gone";
+
+    Activate(INT8, INT8)
+        "UPDATE users SET is_active = true, updated_at = to_timestamp($2 / 1000.0)
+         WHERE id = $1 RETURNING 1";
+    Deactivate(INT8, INT8)
+        "UPDATE users SET is_active = false, " sessions_end!(2) " WHERE id = $1 RETURNING 1";
+    EndSessions(INT8, INT8) "UPDATE users SET " sessions_end!(2) " WHERE id = $1 RETURNING 1";
+
+    PostResetRequest(TEXT, INT8, INT8)
+        "INSERT INTO outbox (kind, identifier, created_ms, due_ms)
+         SELECT 'reset', $1, $2, $2 WHERE " has_room!(3) " RETURNING 1";
+    // What is locked is read once, whatever the plan.
+    ClaimLetters(INT8, INT8, INT8)
+        "WITH due AS (
+             SELECT id, due_ms FROM outbox WHERE due_ms <= $1
+             ORDER BY due_ms, id LIMIT $3 FOR UPDATE SKIP LOCKED
+         )
+         UPDATE outbox SET due_ms = $2, tries = tries + 1 FROM due WHERE outbox.id = due.id
+         RETURNING outbox.id, kind, user_id, identifier, created_ms, tries - 1, due.due_ms";
+    FinishLetter(INT8) "DELETE FROM outbox WHERE id = $1";
+    RetryLetter(INT8, INT8) "UPDATE outbox SET due_ms = $2 WHERE id = $1";
+
+    // What it reads must be there.
+    Ping(TEXT) "SELECT 1 FROM secrets WHERE name = $1";
+}
