@@ -1,6 +1,5 @@
 //! Sessions and the own account: who is logged in, where else, and what outlives what.
 
-use rusqlite::Connection;
 use serde_json::json;
 
 use crate::kit::{PASSWORD, Person, Provider, Server, fails};
@@ -81,13 +80,10 @@ fn accounts_and_sessions_outlive_the_process() {
 fn an_account_that_was_switched_off_has_no_sessions() {
     let server = Server::start(&Provider::friendly(), "");
     let mut alice = Person::logged_in(&server, "alice@b.c");
-    let file = Connection::open(server.data().join("accounts.db")).expect("it is there");
-    file.busy_timeout(crate::kit::PATIENCE)
-        .expect("it can be set");
-    let set = |sql: &str| assert_eq!(file.execute(sql, []).expect("it can be written"), 1);
-    set("UPDATE users SET is_active = 0");
+    let set = |sql: &str| assert_eq!(server.stores.execute(sql), 1);
+    set("UPDATE users SET is_active = FALSE");
     fails(&alice.get("/auth/me"), 401, "Unauthorized");
-    set("UPDATE users SET is_active = 1");
+    set("UPDATE users SET is_active = TRUE");
     assert_eq!(alice.me(), 401, "the session has ended");
 }
 

@@ -9,6 +9,7 @@ pub mod person;
 pub mod provider;
 pub mod reply;
 pub mod server;
+pub mod stores;
 
 pub use beside::Beside;
 pub use browser::Browser;

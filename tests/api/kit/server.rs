@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 use super::client::{Headers, request};
 use super::provider::Provider;
+use super::stores::{Pair, Stores, settings_to_check};
 use super::{Conn, PATIENCE, Reply, until};
 
 /// What identifies this binary in `Command`s.
@@ -22,7 +24,10 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_cloudchat");
 pub struct Server {
     child: Child,
     pub port: u16,
+    /// What is its own: configuration, socket, log.
     folder: TempDir,
+    /// What outlives it, and what others may share with it.
+    pub stores: Arc<Stores>,
     env: Vec<(String, String)>,
     listen: Vec<String>,
 }
@@ -50,8 +55,9 @@ pub fn no_rate_limit(settings: &str) -> String {
     format!("{rate}{settings}\n")
 }
 
-fn folder_with(config: &str) -> TempDir {
+fn folder_with(config: &str, stores: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let config = stores.to_owned() + config;
     fs::write(folder.path().join("config.toml"), config).expect("it is writable");
     folder
 }
@@ -60,7 +66,7 @@ impl Server {
     /// Starts a server in front of `provider`. `settings` are lines of `section.key = value`;
     /// there is no rate limit unless they name one.
     pub fn start(provider: &Provider, settings: &str) -> Self {
-        Self::with(&(no_rate_limit(settings) + &provider.row()), &[])
+        Self::on(Pair::of_this_run(), provider, settings)
     }
 
     /// Starts a server with this configuration file and these environment variables.
@@ -69,24 +75,51 @@ impl Server {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        Self::start_in(folder_with(config), env, Vec::new(), "/test")
+        Self::start_fresh(config, env, Vec::new(), "/test")
+    }
+
+    /// As `start`, with stores of its own on these servers.
+    pub fn on(pair: &Pair, provider: &Provider, settings: &str) -> Self {
+        let stores = Stores::fresh(pair);
+        let config = no_rate_limit(settings) + &provider.row();
+        let folder = folder_with(&config, &stores.settings);
+        Self::start_in(folder, Arc::new(stores), Vec::new(), Vec::new(), "/test")
+    }
+
+    /// Starts another server on the same stores.
+    pub fn second(&self, provider: &Provider, settings: &str) -> Self {
+        let config = no_rate_limit(settings) + &provider.row();
+        let folder = folder_with(&config, &self.stores.settings);
+        let stores = Arc::clone(&self.stores);
+        Self::start_in(folder, stores, Vec::new(), Vec::new(), "/test")
     }
 
     /// As `start`, listening on these addresses too.
     pub fn listening(provider: &Provider, settings: &str, listen: &[String]) -> Self {
-        let folder = folder_with(&(no_rate_limit(settings) + &provider.row()));
-        Self::start_in(folder, Vec::new(), listen.to_vec(), "/test")
+        let config = no_rate_limit(settings) + &provider.row();
+        Self::start_fresh(&config, Vec::new(), listen.to_vec(), "/test")
     }
 
     /// As `start`, where `/test` answers at another path.
     pub fn with_ready_path(provider: &Provider, settings: &str, path: &str) -> Self {
         let config = no_rate_limit(settings) + &provider.row();
-        let folder = folder_with(&config);
-        Self::start_in(folder, Vec::new(), Vec::new(), path)
+        Self::start_fresh(&config, Vec::new(), Vec::new(), path)
+    }
+
+    fn start_fresh(
+        config: &str,
+        env: Vec<(String, String)>,
+        listen: Vec<String>,
+        ready: &str,
+    ) -> Self {
+        let stores = Stores::fresh(Pair::of_this_run());
+        let folder = folder_with(config, &stores.settings);
+        Self::start_in(folder, Arc::new(stores), env, listen, ready)
     }
 
     fn start_in(
         folder: TempDir,
+        stores: Arc<Stores>,
         env: Vec<(String, String)>,
         listen: Vec<String>,
         ready: &str,
@@ -100,7 +133,7 @@ impl Server {
             .args(["serve", "--config"])
             .arg(folder.path().join("config.toml"))
             .arg("--data-dir")
-            .arg(folder.path().join("data"))
+            .arg(stores.folder.path())
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args([
                 "--listen",
@@ -118,6 +151,7 @@ impl Server {
             child,
             port,
             folder,
+            stores,
             env,
             listen,
         };
@@ -144,10 +178,11 @@ impl Server {
             &mut self.folder,
             tempfile::tempdir().expect("there is room"),
         );
+        let stores = Arc::clone(&self.stores);
         let env = std::mem::take(&mut self.env);
         let listen = std::mem::take(&mut self.listen);
         drop(self);
-        Self::start_in(folder, env, listen, "/test")
+        Self::start_in(folder, stores, env, listen, "/test")
     }
 
     pub fn pid(&self) -> u32 {
@@ -184,7 +219,7 @@ impl Server {
     }
 
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.stores.folder.path().to_owned()
     }
 
     /// What it wrote to standard error so far.
@@ -345,7 +380,8 @@ pub fn least_memory() -> String {
     (8..256)
         .map(|mib| format!("{mib}M"))
         .find(|memory| {
-            let folder = folder_with(&format!("limits.memory = {memory:?}\nserver.workers = 2\n"));
+            let settings = format!("limits.memory = {memory:?}\nserver.workers = 2\n");
+            let folder = folder_with(&settings, &settings_to_check());
             let file = folder.path().join("config.toml");
             let file = file.to_str().expect("temporary names are UTF-8");
             run(&["check", "--config", file], &[]).0 == 0
