@@ -35,6 +35,7 @@ mod log;
 mod memory;
 mod openapi;
 mod process;
+mod side_by_side;
 mod slow;
 mod stream;
 mod validation;
