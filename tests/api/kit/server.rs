@@ -80,7 +80,11 @@ impl Server {
 
     /// As `start`, with stores of its own on these servers.
     pub fn on(pair: &Pair, provider: &Provider, settings: &str) -> Self {
-        let stores = Stores::fresh(pair);
+        Self::over(Stores::fresh(pair), provider, settings)
+    }
+
+    /// As `start`, on these stores.
+    pub fn over(stores: Stores, provider: &Provider, settings: &str) -> Self {
         let config = no_rate_limit(settings) + &provider.row();
         let folder = folder_with(&config, &stores.settings);
         Self::start_in(folder, Arc::new(stores), Vec::new(), Vec::new(), "/test")

@@ -4,7 +4,6 @@
 //! `pgbouncer-old` or `pgbouncer-zero`, then `-embedded`, `-redis`, `-cluster` or `-sentinel`. Without
 //! it both are embedded. The servers and their addresses come from `tests/services/run`.
 
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -23,6 +22,8 @@ pub struct Pair {
     pub accounts: Option<Accounts>,
     /// As `redis.url` takes it.
     pub sessions: Option<String>,
+    /// Whether other tests use them too, so that Redis keys need a prefix.
+    pub is_shared: bool,
 }
 
 /// A PostgreSQL, without a database's name.
@@ -45,9 +46,11 @@ pub struct Stores {
     database: Option<Database>,
 }
 
-struct Database {
-    name: String,
-    direct: String,
+/// A database of PostgreSQL; dropped with this.
+pub struct Database {
+    pub name: String,
+    /// The server that it is in.
+    pub direct: String,
 }
 
 /// What `tests/services/run` says.
@@ -112,6 +115,7 @@ impl Pair {
                     "redis" => Some(address("redis")),
                     other => Some(address(&format!("redis-{other}"))),
                 },
+                is_shared: true,
             }
         })
     }
@@ -125,7 +129,7 @@ impl Pair {
         let sessions = self
             .sessions
             .as_ref()
-            .map(|url| format!("redis.url = {url:?}\nredis.key_prefix = \"{prefix}:\"\n"));
+            .map(|url| format!("redis.url = {url:?}\nredis.key_prefix = \"{prefix}\"\n"));
         accounts.unwrap_or_default() + &sessions.unwrap_or_default()
     }
 }
@@ -138,11 +142,20 @@ pub fn settings_to_check() -> String {
 impl Stores {
     /// Empty ones, of the newest schema.
     pub fn fresh(pair: &Pair) -> Self {
-        let database = pair.accounts.as_ref().map(Accounts::database);
+        Self::of(pair, pair.accounts.as_ref().map(Accounts::database))
+    }
+
+    /// This database, if the pair has one, and new ones of the rest.
+    pub fn of(pair: &Pair, database: Option<Database>) -> Self {
         let name = database.as_ref().map_or("", |database| &database.name);
+        let prefix = if pair.is_shared {
+            new_name("t") + ":"
+        } else {
+            String::new()
+        };
         Self {
             folder: tempfile::tempdir().expect("there is room for temporary files"),
-            settings: pair.settings(name, &new_name("t")),
+            settings: pair.settings(name, &prefix),
             database,
         }
     }
@@ -178,11 +191,8 @@ impl Drop for Database {
 }
 
 /// Brings the schema of this database up to date.
-fn migrate(url: &str) {
-    let folder = tempfile::tempdir().expect("there is room for temporary files");
-    let path = |path: &Path| path.to_str().expect("temporary names are UTF-8").to_owned();
-    let data = path(folder.path());
-    let (code, _, errors) = run(&["migrate", "--data-dir", &data], &[("DATABASE_URL", url)]);
+pub fn migrate(url: &str) {
+    let (code, _, errors) = run(&["migrate"], &[("DATABASE_URL", url)]);
     assert_eq!(code, 0, "{errors}");
 }
 
