@@ -125,7 +125,8 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
     }
     let mut mail = Some(mail);
     let mut threads = Vec::new();
-    for (worker, (listeners, stores)) in (0_u16..).zip(listeners.into_iter().zip(stores.drain(..))) {
+    for (worker, (listeners, stores)) in (0_u16..).zip(listeners.into_iter().zip(stores.drain(..)))
+    {
         let setup = Setup {
             worker,
             listeners,

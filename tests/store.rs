@@ -6,6 +6,8 @@
 mod accounts;
 #[path = "store/durability.rs"]
 mod durability;
+#[path = "store/locked.rs"]
+mod locked;
 #[path = "store/logins.rs"]
 mod logins;
 #[path = "store/migration.rs"]

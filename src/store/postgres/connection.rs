@@ -167,32 +167,24 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Sends a statement, and waits for its rows: one round trip, and another when a named one is
-    /// first used here.
+    /// first used here. One that `is_bound` runs in a transaction, which is committed only if the
+    /// caller still waits: one round trip more.
     pub async fn rows(
         &mut self,
         statement: Statement,
         parameters: Parameters<'_>,
         is_unnamed: bool,
+        is_bound: bool,
     ) -> Result<Vec<Row>, Trouble> {
         let named = self.prepared(statement, is_unnamed).await?;
-        Ok(self.send(named.as_ref(), statement, parameters).await?)
-    }
-
-    /// The same within a transaction, which is committed only if the caller still waits: two round
-    /// trips.
-    pub async fn bound_rows(
-        &mut self,
-        statement: Statement,
-        parameters: Parameters<'_>,
-        is_unnamed: bool,
-    ) -> Result<Vec<Row>, Trouble> {
-        let named = self.prepared(statement, is_unnamed).await?;
+        if !is_bound {
+            return Ok(self.send(named.as_ref(), statement, parameters).await?);
+        }
         self.in_transaction = true;
-        let (begun, rows) = tokio::join!(
-            biased;
-            self.client.batch_execute("BEGIN"),
-            self.send(named.as_ref(), statement, parameters)
-        );
+        let sent = self.send(named.as_ref(), statement, parameters);
+        let begun = self.client.batch_execute("BEGIN");
+        // Both are sent before either is answered.
+        let (begun, rows) = tokio::join!(biased; begun, sent);
         begun?;
         let rows = rows?;
         self.client.batch_execute("COMMIT").await?;

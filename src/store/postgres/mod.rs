@@ -181,6 +181,16 @@ enum Refusal {
     Store(StoreError),
 }
 
+impl Refusal {
+    /// For statements that meet no unique key.
+    fn of_store(self) -> StoreError {
+        match self {
+            Refusal::Store(error) => error,
+            Refusal::Conflict => StoreError::Unavailable,
+        }
+    }
+}
+
 /// A connection during a call. Dropping it gives it back to the pool, after the end of a transaction
 /// that the caller has left.
 struct Lease(Option<managed::Object<Manager>>);
@@ -213,12 +223,8 @@ impl Pool {
         statement: Statement,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        self.unless_taken(statement, parameters)
-            .await
-            .map_err(|refusal| match refusal {
-                Refusal::Store(error) => error,
-                Refusal::Conflict => StoreError::Unavailable,
-            })
+        let rows = self.call(statement, parameters, false).await;
+        rows.map_err(Refusal::of_store)
     }
 
     /// The same, where a unique key may be taken.
@@ -227,10 +233,7 @@ impl Pool {
         statement: Statement,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, Refusal> {
-        self.call(async |connection, is_unnamed| {
-            connection.rows(statement, parameters, is_unnamed).await
-        })
-        .await
+        self.call(statement, parameters, false).await
     }
 
     /// A statement that stands or falls with its caller.
@@ -239,21 +242,15 @@ impl Pool {
         statement: Statement,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        self.call(async |connection, is_unnamed| {
-            connection
-                .bound_rows(statement, parameters, is_unnamed)
-                .await
-        })
-        .await
-        .map_err(|refusal| match refusal {
-            Refusal::Store(error) => error,
-            Refusal::Conflict => StoreError::Unavailable,
-        })
+        let rows = self.call(statement, parameters, true).await;
+        rows.map_err(Refusal::of_store)
     }
 
     async fn call(
         &self,
-        work: impl AsyncFn(&mut connection::Connection, bool) -> Result<Vec<Row>, Trouble>,
+        statement: Statement,
+        parameters: Parameters<'_>,
+        is_bound: bool,
     ) -> Result<Vec<Row>, Refusal> {
         let spending = Spending::begin(self.shared.timeout);
         let deadline = spending.deadline;
@@ -265,7 +262,8 @@ impl Pool {
         };
         loop {
             let is_unnamed = self.shared.server.is_unnamed();
-            let attempt = work(lease.connection(), is_unnamed);
+            let connection = lease.connection();
+            let attempt = connection.rows(statement, parameters, is_unnamed, is_bound);
             match timeout_at(deadline, attempt).await {
                 Ok(Ok(rows)) => {
                     self.health().succeeded(clock::now());

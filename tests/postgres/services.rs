@@ -1,12 +1,12 @@
-//! Servers of a test's own, which it may kill, stop and start again.
+//! The servers, and what an administrator does to them.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::kit::stores::{Accounts, Pair};
-
-/// They end with this.
+/// They end with this, or with the process.
 pub struct Services {
     child: Child,
     input: Option<ChildStdin>,
@@ -43,38 +43,40 @@ impl Services {
         }
     }
 
+    /// Those that all tests use which do not harm them.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Services> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start("postgres,pgbouncer,pgbouncer-old,pgbouncer-zero"))
+    }
+
     /// An address, by the end of its variable's name.
     pub fn address(&self, name: &str) -> &str {
         &self.addresses[&format!("CLOUDCHAT_TEST_{name}")]
-    }
-
-    /// Where servers of ours keep accounts and sessions.
-    pub fn pair(&self, accounts: &str, sessions: &str) -> Pair {
-        let accounts = Accounts::new(self.address(accounts), self.address("POSTGRES"));
-        Pair {
-            accounts: Some(accounts),
-            sessions: Some(self.address(sessions).to_owned()),
-            is_shared: false,
-        }
     }
 
     /// Kills (`kill`), stops, continues or starts one of them; returns when that is done.
     pub fn tell(&mut self, verb: &str, name: &str) {
         let input = self.input.as_mut().expect("it is piped");
         writeln!(input, "{verb} {name}").expect("it reads");
-        let answer = line(&mut self.output);
-        assert_eq!(answer, "ok", "{verb} {name}");
+        assert_eq!(line(&mut self.output), "ok", "{verb} {name}");
     }
 
-    /// What `redis-cli` prints for a command to the Redis at this `redis://:PASSWORD@HOST:PORT`.
-    pub fn redis(&self, command: &[&str]) -> String {
-        let url = self.address("REDIS");
-        let output = Command::new("redis-cli")
-            .args(["--no-auth-warning", "-u", url])
-            .args(command)
+    /// Makes an empty database; its name.
+    pub fn database(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.psql("POSTGRES", "postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    /// What `psql` prints for some SQL, without headings and blanks.
+    pub fn psql(&self, server: &str, database: &str, sql: &str) -> String {
+        let url = format!("{}/{database}", self.address(server));
+        let output = Command::new(self.address("PSQL"))
+            .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql])
             .output()
             .expect("tests/services/run has installed it");
-        assert!(output.status.success(), "{output:?}");
+        assert!(output.status.success(), "{sql}: {output:?}");
         let text = String::from_utf8(output.stdout).expect("it is text");
         text.trim_end().to_owned()
     }

@@ -1,0 +1,15 @@
+//! The accounts in PostgreSQL: the same stories as on SQLite, on every way to the server, and what only
+//! a server can do. The servers are started by `tests/services/run`.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::duplicate_mod, reason = "the same stories, on every way")]
+
+mod direct;
+mod migration;
+mod outages;
+mod pgbouncer;
+mod pgbouncer_old;
+mod pgbouncer_zero;
+mod services;
+mod support;
+mod tls;

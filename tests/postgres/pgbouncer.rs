@@ -1,0 +1,13 @@
+//! The stories of the account store, through a PgBouncer that keeps prepared statements.
+
+#[path = "../store/accounts.rs"]
+mod accounts;
+
+mod logins {
+    pub use crate::support::login;
+}
+
+mod support {
+    pub use crate::support::{HOUR, T0};
+    pub type Open = crate::support::Open<1>;
+}
