@@ -13,6 +13,8 @@ const MIB: usize = 1 << 20;
 const QUEUED: usize = 64;
 /// What the test's own tasks and the runtime's timers take, and a huge page that is used in part.
 const OWN_BYTES: usize = 3 * MIB;
+/// The kernel counts pages per processor and adds them up late: 32 pages on each of a few (proc(5)).
+const COUNTED_LATE_BYTES: usize = MIB;
 
 /// A line of /proc/self/status in bytes.
 fn status(name: &str) -> usize {
@@ -68,7 +70,8 @@ fn a_login_storm_stays_within_the_sum_and_passes() {
         });
         let peak = status("VmHWM").saturating_sub(base);
         let sum = cost.bytes() + HASHER_BYTES + QUEUED * HASH_CALL_BYTES + OWN_BYTES;
-        assert!(peak >= cost.bytes(), "{peak} bytes: the arena was not used");
+        let used = peak + COUNTED_LATE_BYTES >= cost.bytes();
+        assert!(used, "{peak} bytes: the arena was not used");
         assert!(peak <= sum, "{peak} bytes at the peak, at most {sum}");
     };
     storm(Cost::TODAY);

@@ -25,7 +25,7 @@ fn flooded(server: &Server, provider: &Provider) -> (Conn, thread::JoinHandle<us
 fn hundreds_of_readers_at_one_byte_a_second() {
     let provider = Provider::played();
     // One stream in ten may stall: as many as are meant to take a few thousand streams.
-    let settings = "limits.memory = \"192M\"\nupstream.receive_buffer_bytes = \"8K\"\nchat.streams_per_client_max = 10000\nserver.workers = 2";
+    let settings = "limits.memory = \"192M\"\nauth.hash_memory_max = \"19M\"\nupstream.receive_buffer_bytes = \"8K\"\nchat.streams_per_client_max = 10000\nserver.workers = 2";
     let server = Server::start(&provider, settings);
     let stalled_max = limit(&server, "stalled_max");
     assert!(stalled_max >= MANY, "{stalled_max} may stall");
