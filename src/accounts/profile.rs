@@ -59,7 +59,7 @@ pub async fn delete(app: &App, browser: &Browser<'_>, password: &Field<'_>) -> R
     accounts.delete_user(user).await?;
     // With the account all of it is dead; this frees the room, and forgets what was said.
     let ended = sessions.end_sessions_of(user, None).await;
-    let dropped = sessions.drop_reset_tokens(user).await;
+    let dropped = sessions.drop_reset_tokens(user, None).await;
     let deleted = sessions.delete_chats_of(user).await;
     if ended.map(drop).and(dropped).and(deleted).is_err() {
         log::warn("data of a deleted user left until it expires", &[]);

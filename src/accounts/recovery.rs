@@ -79,14 +79,14 @@ pub async fn reset(app: &App, token: &Field<'_>, password: &Field<'_>) -> Result
         TokenUse::Done => {}
         TokenUse::Used | TokenUse::NoUser => return Err(INVALID),
     }
-    Ok(clean_up(app, user, ends_sessions).await)
+    Ok(clean_up(app, user, Some(&token), ends_sessions).await)
 }
 
 /// What goes after a password was replaced: the mailed tokens and the sessions. The account says
 /// already that they are dead, so what a store keeps for lack of an answer is of no use to anybody.
-async fn clean_up(app: &App, user: UserId, ends_sessions: bool) -> u32 {
+async fn clean_up(app: &App, user: UserId, used: Option<&Token>, ends_sessions: bool) -> u32 {
     let sessions = &app.stores.sessions;
-    let dropped = sessions.drop_reset_tokens(user).await;
+    let dropped = sessions.drop_reset_tokens(user, used).await;
     let ended = match ends_sessions {
         true => sessions.end_sessions_of(user, None).await,
         false => Ok(0),
@@ -138,7 +138,7 @@ pub async fn change(
     let changed = accounts.change_password(now_ms, user, &stored, new).await?;
     // Somebody was faster.
     let credential = changed.ok_or(Error::InvalidCredentials)?;
-    let ended = clean_up(app, user, true).await;
+    let ended = clean_up(app, user, None, true).await;
     let start_ms = credential.session_start_ms(now_ms);
     Ok(Changed {
         session: session::begin(app, browser, user, start_ms).await?,

@@ -2,9 +2,9 @@
 
 use super::{
     Budget, CALL_BYTES, CONNECTION_BYTES, DATABASE_BYTES, HASH_CALL_BYTES, HASHER_BYTES,
-    IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX, MAIL_BYTES, PROVIDER_BYTES, Row,
-    SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES, STREAMS_MIN, STREAMS_PER_STALLED,
-    STREAMS_PER_WIDE, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
+    IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX, MAIL_BYTES, PROVIDER_BYTES, REDIS_BYTES,
+    REDIS_CONNECTIONS, Row, SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES, STREAMS_MIN,
+    STREAMS_PER_STALLED, STREAMS_PER_WIDE, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
 };
 use crate::config::Config;
 
@@ -15,6 +15,8 @@ pub(super) struct Needs {
     calls: usize,
     /// Connections to PostgreSQL.
     database_connections: usize,
+    /// Clients of Redis.
+    redis_clients: usize,
     /// What the hasher computes in, its queue, and its thread.
     hasher_bytes: usize,
     /// Idle provider connections, and the bytes of all of them.
@@ -60,6 +62,10 @@ impl Needs {
             database_connections: config.store.database.as_ref().map_or(0, |database| {
                 config.server.workers * database.connections_per_core
             }),
+            redis_clients: match config.store.redis {
+                Some(_) => config.server.workers,
+                None => 0,
+            },
             hasher_bytes: config.auth.hash_memory_max
                 + HASHER_BYTES
                 + config.auth.hash_queue_max * HASH_CALL_BYTES,
@@ -115,6 +121,14 @@ impl Needs {
                 self.database_connections,
                 DATABASE_BYTES,
                 "database.pool_size: buffers, statements, TLS",
+            )?;
+        }
+        if self.redis_clients > 0 {
+            sum.take(
+                "Redis clients",
+                self.redis_clients,
+                REDIS_BYTES,
+                "one per core: tasks, buffers, TLS",
             )?;
         }
         sum.take(
@@ -213,6 +227,7 @@ impl Needs {
                 + streams_max
                 + self.idle_connections
                 + self.database_connections
+                + self.redis_clients * REDIS_CONNECTIONS
                 + 64,
         })
     }
@@ -285,6 +300,7 @@ mod tests {
             workers,
             calls: 256,
             database_connections: workers,
+            redis_clients: 0,
             hasher_bytes: 19 * MIB + HASHER_BYTES + 32 * HASH_CALL_BYTES,
             idle_connections: workers * 4,
             idle_bytes_each: PROVIDER_BYTES + transport.connection_bytes,

@@ -33,6 +33,10 @@ pub const HASH_CALL_BYTES: usize = KIB;
 pub const MAIL_BYTES: usize = 64 * KIB;
 /// A connection to PostgreSQL: the driver's two buffers of 8 KiB, its prepared statements, and TLS.
 pub const DATABASE_BYTES: usize = 48 * KIB;
+/// A core's client of Redis: its task, buffers that a history has grown, and TLS.
+pub const REDIS_BYTES: usize = 256 * KIB;
+/// Connections of such a client: one to each server of a cluster.
+pub const REDIS_CONNECTIONS: usize = 16;
 /// An event longer than a stream's carry: the event as collected, and as transcoded.
 pub const LONG_LINE_BYTES: usize = 2 * EVENT_BYTES_MAX;
 /// Most long lines at once, however much memory there is: they are rare.

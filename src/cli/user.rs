@@ -274,7 +274,7 @@ impl Desk {
     }
 
     async fn drop_reset_tokens(&self, user: &User) -> Result<(), Failure> {
-        let dropped = self.stores.sessions.drop_reset_tokens(user.id).await;
+        let dropped = self.stores.sessions.drop_reset_tokens(user.id, None).await;
         dropped.map_err(|error| left_behind(user, "reset tokens", error))
     }
 

@@ -56,7 +56,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
     let store = store(reader, &server, data_dir, mail.queue_max, &mut warnings);
     // The passwords of the service that CloudChat replaces are in PostgreSQL.
     let has_old_hashes = store.database.is_some();
-    let config = Config {
+    let mut config = Config {
         log: log(reader),
         memory: memory(reader, has_old_hashes),
         chat: chat(reader, &mut warnings),
@@ -68,6 +68,9 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         server,
         warnings: Vec::new(),
     };
+    if let Some(redis) = &mut config.store.redis {
+        redis.session_ttl = config.auth.session_ttl;
+    }
     reader.finish();
     let unused: Vec<&str> = UNUSED_VARIABLES
         .into_iter()
@@ -333,9 +336,6 @@ fn store(
 ) -> Store {
     let database = database::read(reader, server.workers, warnings);
     let redis = redis::read(reader, warnings);
-    if redis.is_some() {
-        warnings.push("not used by this version: [redis]".into());
-    }
     let mut section = reader.section("store");
     let store = Store {
         database,

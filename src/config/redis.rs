@@ -1,6 +1,7 @@
 //! The `[redis]` table: the Redis that holds logins, chats and limits. The variables are those of the
 //! service that CloudChat replaces.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
@@ -31,6 +32,12 @@ pub struct Redis {
     /// Stands before every key, so that several services can share a Redis; up to 32 bytes, no
     /// braces (those say what a cluster keeps together) and no blanks.
     pub key_prefix: String,
+    /// What sentinels ask for; `None`: the same as the servers, empty: nothing.
+    pub sentinel_password: Option<Secret>,
+    /// Authorities that vouch for its servers (PEM); without it: those of the operating system.
+    pub ca_file: Option<PathBuf>,
+    /// How long a session of the old service lives: as long as ours. Set when `[auth]` has been read.
+    pub session_ttl: Duration,
     /// How long connecting may take, 0.05 to 60 s.
     pub connect_timeout: Duration,
     /// How long a call may take, 0.05 to 60 s.
@@ -76,6 +83,9 @@ pub fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option<Redis
         }
         Ok(text.to_owned())
     });
+    let sentinel_password = section.text("sentinel_password", |text| Ok(text.to_owned()));
+    let ca_file = section.text("ca_file", |text| Ok(text.to_owned()));
+    let ca_file = ca_file.filter(|text| !text.is_empty()).map(PathBuf::from);
     let connect_timeout = section.seconds("connect_seconds", 1.0, 0.05..=60.0);
     let timeout = section.seconds(("timeout_seconds", "REDIS_TIMEOUT"), 2.0, 0.05..=60.0);
     let in_file = url.flatten();
@@ -111,6 +121,8 @@ pub fn read(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option<Redis
         password: password.or(redis.password),
         database: database.unwrap_or(redis.database),
         key_prefix: key_prefix.unwrap_or_default(),
+        sentinel_password: sentinel_password.map(Secret),
+        ca_file,
         connect_timeout,
         timeout,
         ..redis
@@ -138,6 +150,9 @@ fn single() -> Redis {
         password: None,
         database: 0,
         key_prefix: String::new(),
+        sentinel_password: None,
+        ca_file: None,
+        session_ttl: Duration::ZERO,
         connect_timeout: Duration::ZERO,
         timeout: Duration::ZERO,
     }

@@ -17,9 +17,9 @@ use crate::{entropy, llm::history};
 pub(super) const EVICTED_MAX: i64 = 100;
 /// Rows of each kind deleted by one sweep, so that no call waits long for it.
 pub(super) const SWEPT_MAX: i64 = 25;
-/// How long an expired chat stays in the file, unseen: a chat that expires between its question
+/// How long an expired chat stays in its store, unseen: a chat that expires between its question
 /// and the provider's first word (`upstream.first_event_seconds`) must not lose its history.
-const GRACE_MS: i64 = 15 * 60 * 1000;
+pub(super) const GRACE_MS: i64 = 15 * 60 * 1000;
 
 const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/sqlite/sessions/0001_chats_and_windows.sql"),
@@ -299,7 +299,7 @@ impl SessionFile {
 }
 
 /// The event of a stored history that does not parse.
-const UNREADABLE: &str = "stored history unreadable, taken as empty";
+pub(super) const UNREADABLE: &str = "stored history unreadable, taken as empty";
 
 fn make_room(connection: &Connection, chats_max: i64) -> rusqlite::Result<()> {
     let chats: i64 = connection

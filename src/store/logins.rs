@@ -8,7 +8,7 @@ use super::{NewSession, SESSIONS_PER_USER_MAX, Session, SessionInfo, StoreError}
 use crate::model::{Token, UserId};
 
 /// How exactly it is known when a session was last used: a session costs one write in so long.
-const SEEN_EVERY_MS: i64 = 60_000;
+pub(super) const SEEN_EVERY_MS: i64 = 60_000;
 
 impl SessionFile {
     pub(super) fn create_session(&mut self, new: NewSession) -> Result<(), StoreError> {
@@ -216,12 +216,16 @@ fn delete(file: &Connection, key: &[u8; 32]) -> rusqlite::Result<Option<UserId>>
         .optional()
 }
 
+/// What its user may see of a session's key: 64 of its 256 bits; no way back to the cookie, and no two
+/// alike among 50.
+pub(super) fn short_id(key: &[u8; 32]) -> String {
+    key[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn to_info(row: &Row<'_>) -> rusqlite::Result<SessionInfo> {
     let key: [u8; 32] = row.get(0)?;
-    // 64 of the hash's 256 bits: no way back to the cookie, and no two alike among 50.
-    let id = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(SessionInfo {
-        id,
+        id: short_id(&key),
         created_ms: row.get(1)?,
         last_seen_ms: row.get(2)?,
         address: row.get(3)?,

@@ -3,7 +3,7 @@
 //!
 //! [`Backend::start`] opens what is needed once per process, [`Backend::connect`] gives each core its
 //! handles. Either store may be a SQLite file; one thread owns those that are (`embedded`). Nothing
-//! outside this folder knows SQL.
+//! outside this folder knows SQL or the name of a Redis key.
 
 mod accounts;
 mod calls;
@@ -15,6 +15,8 @@ mod outbox;
 mod outcomes;
 mod patience;
 mod postgres;
+mod redis;
+mod roots;
 mod secrets;
 mod sessions;
 mod sqlite;
@@ -69,6 +71,8 @@ enum AccountsBackend {
 enum SessionsBackend {
     /// The store's thread of this process.
     Embedded(embedded::Queue),
+    /// A server, or several.
+    Redis(redis::Redis),
 }
 
 impl Backend {
@@ -92,7 +96,10 @@ impl Backend {
                 }
             }
         };
-        let sessions = SessionsBackend::Embedded(files.open_sessions()?);
+        let sessions = match &settings.redis {
+            Some(redis) => SessionsBackend::Redis(redis::Redis::start(settings, redis, on_event)?),
+            None => SessionsBackend::Embedded(files.open_sessions()?),
+        };
         Ok(Self {
             embedded: files.start()?,
             accounts,
@@ -113,6 +120,7 @@ impl Backend {
         Stores {
             sessions: match &self.sessions {
                 SessionsBackend::Embedded(queue) => Sessions::Embedded(queue.clone()),
+                SessionsBackend::Redis(redis) => Sessions::Redis(redis.connect()),
             },
             accounts: match &self.accounts {
                 AccountsBackend::Sqlite { queue, secrets } => Accounts::Sqlite {
@@ -177,7 +185,7 @@ pub enum StoreError {
     /// The disk is full or broken, another process holds the file, the server cannot be reached, or
     /// the store has stopped.
     Unavailable,
-    /// No answer within `store.timeout_seconds` or `database.timeout_seconds`, or what `store.request_seconds_max` left of it; some writes may still be carried out.
+    /// No answer within the `timeout_seconds` of the store, or what `store.request_seconds_max` left of it; some writes may still be carried out.
     TimedOut,
 }
 

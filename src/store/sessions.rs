@@ -2,6 +2,7 @@
 //! method.
 
 use super::embedded::{Call, Queue};
+use super::redis::Link;
 use super::{
     ADDRESS_CHARS_MAX, Begun, ChatKey, Generation, NewSession, OwnChat, Owner, Reservation,
     Reserved, Session, SessionInfo, StoreError, Turn, USER_AGENT_CHARS_MAX, Window,
@@ -18,6 +19,9 @@ const CHATS_AT_ONCE: u32 = 25;
 pub enum Sessions {
     /// The store's thread of this process.
     Embedded(Queue),
+    /// Redis. Its calls are boxed, because they need more room than the others, which every caller
+    /// would hold ready for them.
+    Redis(Link),
 }
 
 impl Sessions {
@@ -44,6 +48,7 @@ impl Sessions {
                 };
                 queue.call(call).await
             }
+            Sessions::Redis(link) => Box::pin(link.begin_chat(now_ms, chat, owner, window)).await,
         }
     }
 
@@ -73,6 +78,9 @@ impl Sessions {
                 };
                 queue.call(call).await
             }
+            Sessions::Redis(link) => {
+                Box::pin(link.open_chat(now_ms, chat, owner, generation, ttl_ms, new)).await
+            }
         }
     }
 
@@ -92,6 +100,7 @@ impl Sessions {
                 };
                 queue.call(call).await
             }
+            Sessions::Redis(link) => Box::pin(link.save_turn(now_ms, turn)).await,
         }
     }
 
@@ -106,6 +115,7 @@ impl Sessions {
                 let call = |reply| Call::ResetChat { chat, owner, reply };
                 queue.call(call).await
             }
+            Sessions::Redis(link) => Box::pin(link.reset_chat(chat, owner)).await,
         }
     }
 
@@ -116,6 +126,7 @@ impl Sessions {
     pub async fn ping(&self) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.call(|reply| Call::PingSessions { reply }).await,
+            Sessions::Redis(link) => Box::pin(link.ping()).await,
         }
     }
 }
@@ -131,6 +142,7 @@ impl Sessions {
     pub async fn create_session(&self, new: NewSession) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.create_session(cut(new)).await,
+            Sessions::Redis(link) => Box::pin(link.create_session(cut(new))).await,
         }
     }
 
@@ -141,6 +153,7 @@ impl Sessions {
     pub async fn session(&self, now_ms: i64, token: &Token) -> Result<Option<Session>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.session(now_ms, token.clone()).await,
+            Sessions::Redis(link) => Box::pin(link.session(now_ms, token)).await,
         }
     }
 
@@ -165,6 +178,7 @@ impl Sessions {
                 };
                 queue.call(call).await
             }
+            Sessions::Redis(link) => Box::pin(link.chat_user(now_ms, token)).await,
         }
     }
 
@@ -175,6 +189,7 @@ impl Sessions {
     pub async fn end_session(&self, token: &Token) -> Result<Option<UserId>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.end_session(token.clone()).await,
+            Sessions::Redis(link) => Box::pin(link.end_session(token)).await,
         }
     }
 
@@ -189,6 +204,7 @@ impl Sessions {
     ) -> Result<Vec<SessionInfo>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.sessions_of(now_ms, user).await,
+            Sessions::Redis(link) => Box::pin(link.sessions_of(now_ms, user)).await,
         }
     }
 
@@ -203,6 +219,7 @@ impl Sessions {
                     .end_session_by_id(user, id.chars().take(SESSION_ID_CHARS + 1).collect())
                     .await
             }
+            Sessions::Redis(link) => Box::pin(link.end_session_by_id(user, id)).await,
         }
     }
 
@@ -218,6 +235,7 @@ impl Sessions {
     ) -> Result<u32, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.end_sessions_of(user, except.cloned()).await,
+            Sessions::Redis(link) => Box::pin(link.end_sessions_of(user, except)).await,
         }
     }
 
@@ -238,6 +256,9 @@ impl Sessions {
                     .put_reset_token(now_ms, token.sha256(), user, ttl_ms)
                     .await
             }
+            Sessions::Redis(link) => {
+                Box::pin(link.put_reset_token(now_ms, token.sha256(), user, ttl_ms)).await
+            }
         }
     }
 
@@ -252,16 +273,23 @@ impl Sessions {
     ) -> Result<Option<UserId>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.reset_token(now_ms, token.sha256()).await,
+            Sessions::Redis(link) => Box::pin(link.reset_token(now_ms, token)).await,
         }
     }
 
-    /// Drops the user's tokens.
+    /// Drops the user's tokens, among them the one that was `used`: the old service's are known by
+    /// themselves only.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn drop_reset_tokens(&self, user: UserId) -> Result<(), StoreError> {
+    pub async fn drop_reset_tokens(
+        &self,
+        user: UserId,
+        used: Option<&Token>,
+    ) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.drop_reset_tokens(user).await,
+            Sessions::Redis(link) => Box::pin(link.drop_reset_tokens(user, used)).await,
         }
     }
 }
@@ -275,6 +303,7 @@ impl Sessions {
     pub async fn reserve(&self, now_ms: i64, windows: &[Window]) -> Result<Reserved, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.reserve(now_ms, windows.to_vec()).await,
+            Sessions::Redis(link) => Box::pin(link.reserve(now_ms, windows)).await,
         }
     }
 
@@ -286,6 +315,7 @@ impl Sessions {
     pub async fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.release(reservation).await,
+            Sessions::Redis(link) => Box::pin(link.release(reservation)).await,
         }
     }
 
@@ -297,6 +327,7 @@ impl Sessions {
     pub async fn delete_chat(&self, chat: ChatKey, owner: Owner) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.delete_chat(chat, owner).await,
+            Sessions::Redis(link) => Box::pin(link.delete_chat(chat, owner)).await,
         }
     }
 
@@ -315,6 +346,7 @@ impl Sessions {
     ) -> Result<Vec<OwnChat>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.chats_of(now_ms, user, after, rows_max).await,
+            Sessions::Redis(link) => Box::pin(link.chats_of(now_ms, user, after, rows_max)).await,
         }
     }
 
@@ -328,6 +360,7 @@ impl Sessions {
                 while queue.delete_chats_of(user, CHATS_AT_ONCE).await? == CHATS_AT_ONCE {}
                 Ok(())
             }
+            Sessions::Redis(link) => Box::pin(link.delete_chats_of(user)).await,
         }
     }
 }

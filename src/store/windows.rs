@@ -81,10 +81,15 @@ impl Standing {
         if self.hits < window.limit {
             return None;
         }
-        let left_ms = self.ends_ms.saturating_sub(now_ms).max(1);
-        let seconds = left_ms / 1000 + i64::from(left_ms % 1000 > 0);
-        Some(u32::try_from(seconds).unwrap_or(u32::MAX))
+        Some(seconds_until(self.ends_ms, now_ms))
     }
+}
+
+/// Whole seconds until then, at least 1.
+pub(super) fn seconds_until(ends_ms: i64, now_ms: i64) -> u32 {
+    let left_ms = ends_ms.saturating_sub(now_ms).max(1);
+    let seconds = left_ms / 1000 + i64::from(left_ms % 1000 > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 pub(super) fn look(

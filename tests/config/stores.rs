@@ -181,6 +181,9 @@ fn a_redis_is_named_by_its_url() {
         password: Some(Secret("p s".into())),
         database: 3,
         key_prefix: String::new(),
+        sentinel_password: None,
+        ca_file: None,
+        session_ttl: Duration::from_secs(604_800),
         connect_timeout: Duration::from_secs(1),
         timeout: Duration::from_secs(2),
     };
@@ -213,6 +216,9 @@ fn the_variables_describe_one_redis() {
         password: Some(Secret("hidden-2".into())),
         database: 2,
         key_prefix: "x:".into(),
+        sentinel_password: None,
+        ca_file: None,
+        session_ttl: Duration::from_secs(604_800),
         connect_timeout: Duration::from_secs(1),
         timeout: Duration::from_millis(500),
     };

@@ -10,6 +10,8 @@ mod outages;
 mod pgbouncer;
 mod pgbouncer_old;
 mod pgbouncer_zero;
+#[path = "../services/services.rs"]
 mod services;
+mod sql;
 mod support;
 mod tls;

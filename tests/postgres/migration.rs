@@ -5,7 +5,6 @@ use std::thread;
 use cloudchat::model::{Identifier, UserId};
 use cloudchat::store::{Backend, migrate};
 
-use super::services::Services;
 use super::support::{quiet, settings};
 
 const ALL: [&str; 2] = ["0001_users", "0002_accounts"];
@@ -23,7 +22,7 @@ const OLD_TABLES: &str = "
     CREATE TABLE sessions (sid TEXT PRIMARY KEY, user_id INTEGER);";
 
 fn url(server: &str, database: &str) -> String {
-    format!("{}/{database}", Services::shared().address(server))
+    format!("{}/{database}", super::support::shared().address(server))
 }
 
 fn run(url: &str, is_trial: bool) -> Result<Vec<&'static str>, String> {
@@ -41,7 +40,7 @@ fn refusal(url: &str) -> String {
 
 #[test]
 fn an_empty_database_gets_it_once_even_from_two_at_a_time() {
-    let services = Services::shared();
+    let services = super::support::shared();
     let database = services.database();
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     // The pooler hands out server connections by the transaction; the lock holds all the same.
@@ -78,7 +77,7 @@ fn an_empty_database_gets_it_once_even_from_two_at_a_time() {
 
 #[tokio::test]
 async fn the_old_service_s_tables_are_taken_over_and_go_on_being_written() {
-    let services = Services::shared();
+    let services = super::support::shared();
     let database = services.database();
     let sql = |sql: &str| services.psql("POSTGRES", &database, sql);
     sql(OLD_TABLES);
@@ -142,7 +141,7 @@ async fn the_old_service_s_tables_are_taken_over_and_go_on_being_written() {
 
 #[test]
 fn tables_that_are_not_as_expected_stay_as_they_are() {
-    let services = Services::shared();
+    let services = super::support::shared();
     for (change, expected) in [
         (
             "ALTER TABLE users DROP CONSTRAINT users_email_key",

@@ -1,6 +1,6 @@
 //! A store on a database of its own, and short words for its calls.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use cloudchat::config::{self, Config, Sources};
 use cloudchat::model::{Token, UserId};
@@ -36,7 +36,7 @@ impl<const WAY: usize> Open<WAY> {
 
     pub fn with(change: impl FnOnce(&mut config::Store)) -> Self {
         let (server, statements) = WAYS[WAY];
-        let services = Services::shared();
+        let services = shared();
         let url = format!("{}/{}", services.address(server), services.database());
         let folder = tempfile::tempdir().unwrap();
         let mut settings = settings(&folder, &url, statements);
@@ -111,4 +111,10 @@ pub fn login(user: UserId, start_ms: i64) -> (Token, NewSession) {
         replaces: None,
     };
     (token, new)
+}
+
+/// Servers that all tests use which do not harm them.
+pub fn shared() -> &'static Services {
+    static SHARED: OnceLock<Services> = OnceLock::new();
+    SHARED.get_or_init(|| Services::start("postgres,pgbouncer,pgbouncer-old,pgbouncer-zero"))
 }

@@ -1,15 +1,12 @@
 //! Login sessions, reset tokens and reservations: what the rules can rely on.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use cloudchat::model::{Token, UserId};
 use cloudchat::store::{
-    NewSession, Owner, Reservation, Reserved, SESSIONS_PER_USER_MAX, Session, Stores, TokenUse,
-    Window,
+    NewSession, Owner, Reservation, Reserved, SESSIONS_PER_USER_MAX, Session, Window,
 };
 
-use super::accounts::{hash, registered};
 use super::support::{HOUR, Open, Random, T0, found, key};
 
 const ME: UserId = UserId(7);
@@ -71,7 +68,7 @@ async fn a_session_lives_until_it_ends_expires_or_is_replaced() {
 
 #[tokio::test]
 async fn the_oldest_session_of_a_user_ends_for_the_fifty_first() {
-    let open = Open::with(|settings| settings.sessions_max = 60);
+    let open = Open::fresh();
     let store = &open.stores.sessions;
     let mut tokens = Vec::new();
     for n in 0..55 {
@@ -89,17 +86,10 @@ async fn the_oldest_session_of_a_user_ends_for_the_fifty_first() {
     assert!(store.session(T0 - 1, &late).await.unwrap().is_some());
     let max = SESSIONS_PER_USER_MAX as usize;
     assert_eq!(store.sessions_of(T0 - 1, ME).await.unwrap().len(), max);
-    // In all there are 60: the ones that expire first make room.
-    for n in 0..20 {
-        let (_, new) = login(YOU, T0 + 1000 + n);
-        store.create_session(new).await.unwrap();
-    }
-    assert_eq!(store.sessions_of(T0 - 1, ME).await.unwrap().len(), 40);
     let kept = tokens.last().unwrap();
-    assert_eq!(store.end_sessions_of(ME, Some(kept)).await, Ok(39));
+    assert_eq!(store.end_sessions_of(ME, Some(kept)).await, Ok(49));
     assert_eq!(store.end_sessions_of(ME, Some(kept)).await, Ok(0));
     assert_eq!(store.end_sessions_of(ME, None).await, Ok(1));
-    assert_eq!(store.sessions_of(T0, YOU).await.unwrap().len(), 20);
     open.stop();
 }
 
@@ -119,48 +109,8 @@ async fn a_reset_token_is_the_users_last_and_expires() {
     let day = 24 * HOUR;
     assert_eq!(store.reset_token(T0 + day - 1, &second).await, Ok(Some(ME)));
     assert_eq!(store.reset_token(T0 + day, &second).await, Ok(None));
-    store.drop_reset_tokens(ME).await.unwrap();
+    store.drop_reset_tokens(ME, None).await.unwrap();
     assert_eq!(store.reset_token(T0, &second).await, Ok(None));
-    open.stop();
-}
-
-#[tokio::test]
-async fn what_has_expired_is_swept_while_nobody_calls() {
-    let open = Open::fresh();
-    let Stores { sessions, accounts } = &open.stores;
-    let long_ago = 1_000_000_000_000;
-    let owner = registered(accounts, "a@b.c").await;
-    for n in 0..40 {
-        let (token, new) = login(UserId(n), long_ago);
-        sessions.create_session(new).await.unwrap();
-        let put = sessions.put_reset_token(long_ago, &token, UserId(n), HOUR);
-        put.await.unwrap();
-        let used = accounts.use_reset_token(long_ago, &token, owner, hash("$x", "y"), true);
-        assert_eq!(used.await, Ok(TokenUse::Done));
-    }
-    let (kept, new) = login(ME, T0);
-    sessions.create_session(new).await.unwrap();
-    let rows = |name: &str, sql: &str| -> i64 {
-        let file = rusqlite::Connection::open(open.folder.path().join(name)).unwrap();
-        file.query_row(sql, [], |row| row.get(0)).unwrap()
-    };
-    let left = || {
-        [
-            rows("sessions.db", "SELECT count(*) FROM sessions"),
-            rows("sessions.db", "SELECT sessions FROM totals"),
-            rows("sessions.db", "SELECT count(*) FROM reset_tokens"),
-            rows("accounts.db", "SELECT count(*) FROM used_tokens"),
-        ]
-    };
-    tokio::time::timeout(Duration::from_secs(10), async {
-        let mut look = tokio::time::interval(Duration::from_millis(20));
-        while left() != [1, 1, 0, 0] {
-            look.tick().await;
-        }
-    })
-    .await
-    .unwrap();
-    assert!(sessions.session(T0, &kept).await.unwrap().is_some());
     open.stop();
 }
 
@@ -248,32 +198,5 @@ async fn random_reservations_agree_with_a_map() {
             (reserved, over) => panic!("step {step}: {reserved:?}, not {over:?}"),
         }
     }
-    open.stop();
-}
-
-#[tokio::test]
-async fn a_session_that_a_crash_left_behind_leads_to_no_chat() {
-    let open = Open::fresh();
-    let (sessions, accounts) = (&open.stores.sessions, &open.stores.accounts);
-    for case in 0..4 {
-        let id = registered(accounts, &format!("{case}@b.c")).await;
-        let (token, new) = login(id, T0);
-        sessions.create_session(new).await.unwrap();
-        assert_eq!(sessions.chat_user(T0, &token).await, Ok(Some(id)));
-        assert_eq!(sessions.chat_user(T0 + HOUR, &token).await, Ok(None));
-        // The process ends before the rows of the sessions are removed.
-        match case {
-            0 => assert_eq!(accounts.delete_user(id).await, Ok(true)),
-            1 => assert_eq!(accounts.set_active(T0, id, false).await, Ok(true)),
-            2 => {
-                let set = accounts.set_password(T0, id, hash("$argon2id", "x"));
-                assert_eq!(set.await, Ok(true));
-            }
-            _ => assert_eq!(accounts.end_sessions_before_now(T0, id).await, Ok(true)),
-        }
-        assert!(sessions.session(T0, &token).await.unwrap().is_some());
-        assert_eq!(sessions.chat_user(T0, &token).await, Ok(None), "{case}");
-    }
-    assert_eq!(sessions.chat_user(T0, &Token::new()).await, Ok(None));
     open.stop();
 }

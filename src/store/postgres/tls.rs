@@ -4,7 +4,6 @@
 //! that insists on SCRAM-SHA-256-PLUS lets nobody in.
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,16 +12,14 @@ use std::{fmt, io};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 use tokio_rustls::{TlsConnector, client};
 
 use crate::config::{Database, DatabaseTls};
+use crate::store::roots;
 
 /// Makes TLS of a connection; cheap to clone.
 #[derive(Clone)]
@@ -35,7 +32,10 @@ impl Tls {
         let verified = match settings.tls {
             DatabaseTls::Disable | DatabaseTls::Prefer | DatabaseTls::Require => None,
             DatabaseTls::VerifyCa | DatabaseTls::VerifyFull => {
-                let roots = Arc::new(roots(settings.ca_file.as_deref())?);
+                let roots = Arc::new(roots::load(
+                    "database.url: sslrootcert",
+                    settings.ca_file.as_deref(),
+                )?);
                 let verifier =
                     WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
                 let verifier = verifier.build();
@@ -60,33 +60,6 @@ impl Tls {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tls")
-    }
-}
-
-/// The authorities of the file, or those of the operating system.
-fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let Some(file) = file else {
-        let found = rustls_native_certs::load_native_certs();
-        return match roots.add_parsable_certificates(found.certs) {
-            (0, _) => Err(
-                "database.url: the system has no root certificates; name some with sslrootcert"
-                    .to_owned(),
-            ),
-            _ => Ok(roots),
-        };
-    };
-    let wrong = |cause: String| format!("database.url: sslrootcert: {}: {cause}", file.display());
-    let certificates =
-        CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        let added = roots.add(certificate);
-        added.map_err(|error| wrong(error.to_string()))?;
-    }
-    match roots.is_empty() {
-        true => Err(wrong("no certificate in it".to_owned())),
-        false => Ok(roots),
     }
 }
 

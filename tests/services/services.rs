@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// They end with this, or with the process.
 pub struct Services {
@@ -43,12 +41,6 @@ impl Services {
         }
     }
 
-    /// Those that all tests use which do not harm them.
-    pub fn shared() -> &'static Self {
-        static SHARED: OnceLock<Services> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start("postgres,pgbouncer,pgbouncer-old,pgbouncer-zero"))
-    }
-
     /// An address, by the end of its variable's name.
     pub fn address(&self, name: &str) -> &str {
         &self.addresses[&format!("CLOUDCHAT_TEST_{name}")]
@@ -59,26 +51,6 @@ impl Services {
         let input = self.input.as_mut().expect("it is piped");
         writeln!(input, "{verb} {name}").expect("it reads");
         assert_eq!(line(&mut self.output), "ok", "{verb} {name}");
-    }
-
-    /// Makes an empty database; its name.
-    pub fn database(&self) -> String {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        self.psql("POSTGRES", "postgres", &format!("CREATE DATABASE {name}"));
-        name
-    }
-
-    /// What `psql` prints for some SQL, without headings and blanks.
-    pub fn psql(&self, server: &str, database: &str, sql: &str) -> String {
-        let url = format!("{}/{database}", self.address(server));
-        let output = Command::new(self.address("PSQL"))
-            .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql])
-            .output()
-            .expect("tests/services/run has installed it");
-        assert!(output.status.success(), "{sql}: {output:?}");
-        let text = String::from_utf8(output.stdout).expect("it is text");
-        text.trim_end().to_owned()
     }
 }
 

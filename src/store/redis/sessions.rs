@@ -1,0 +1,431 @@
+//! Logins and reset tokens in Redis, beside those of the old service.
+//!
+//! `sess:<cookie>` alone decides whether a session lives, for both services. What we know besides
+//! stands twice: beside it for whoever is asking (one round trip), and in the user's hash for lists
+//! and for ending all. Either may be evicted or missing: a session of the old service is noted when
+//! it is first seen, and started when its life says it did.
+
+use fred::types::Value;
+
+use super::Link;
+use super::ask::{Ask, elements, number, text, texts};
+use super::keys::hex;
+use crate::model::{Token, UserId};
+use crate::store::logins::{SEEN_EVERY_MS, short_id};
+use crate::store::{
+    NewSession, RESET_TOKEN_TTL_MS_MAX, SESSIONS_PER_USER_MAX, Session, SessionInfo, StoreError,
+};
+
+const NOTE: &str = include_str!("scripts/note_session.lua");
+const SEE: &str = include_str!("scripts/see_session.lua");
+const END: &str = include_str!("scripts/end_session.lua");
+const SWAP: &str = include_str!("scripts/swap.lua");
+
+/// What is known of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Facts {
+    created_ms: i64,
+    ends_ms: i64,
+    seen_ms: i64,
+}
+
+impl Facts {
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(' ').map(|number| number.parse().ok());
+        Some(Self {
+            created_ms: numbers.next()??,
+            ends_ms: numbers.next()??,
+            seen_ms: numbers.next()??,
+        })
+    }
+
+    fn text(self) -> String {
+        let Self {
+            created_ms,
+            ends_ms,
+            seen_ms,
+        } = self;
+        format!("{created_ms} {ends_ms} {seen_ms}")
+    }
+
+    /// As it stands beside the session: whose it is too.
+    fn beside(self, user: UserId) -> String {
+        format!("{user} {}", self.text())
+    }
+
+    /// Of this user, by what stands beside the session.
+    fn of(user: UserId, beside: Value) -> Option<Self> {
+        let beside = text(beside)?;
+        let (owner, facts) = beside.split_once(' ')?;
+        (owner.parse() == Ok(user.0)).then_some(())?;
+        Self::parse(facts)
+    }
+}
+
+impl Link {
+    pub(in crate::store) async fn create_session(&self, new: NewSession) -> Result<(), StoreError> {
+        let (user, token) = (new.user, new.token.as_str());
+        let facts = Facts {
+            created_ms: new.start_ms,
+            ends_ms: new.start_ms.saturating_add(new.ttl_ms),
+            seen_ms: new.start_ms,
+        };
+        let [session, beside] = self.keys().both(token);
+        let note = self.ask_note(
+            user,
+            token,
+            facts,
+            new.ttl_ms,
+            &new.address,
+            &new.user_agent,
+        );
+        let mut asks = vec![
+            note,
+            Ask::set(beside, facts.beside(user), new.ttl_ms),
+            Ask::set(session, user.to_string(), new.ttl_ms),
+        ];
+        asks.extend(
+            new.replaces
+                .iter()
+                .map(|token| self.ask_end(token.as_str())),
+        );
+        let mut answers = self.ask_all(asks).await?.into_iter();
+        let gone = texts(answers.next().unwrap_or(Value::Null));
+        let mut asks: Vec<_> = gone.iter().map(|token| self.ask_end(token)).collect();
+        if let Some(replaced) = &new.replaces
+            && let Some(owner) = answers.nth(2).and_then(number)
+        {
+            let key = self.keys().sessions_of(UserId(owner));
+            asks.push(Ask::delete_fields(key, vec![replaced.as_str().to_owned()]));
+        }
+        self.ask_all(asks).await.map(drop)
+    }
+
+    fn ask_note(
+        &self,
+        user: UserId,
+        token: &str,
+        facts: Facts,
+        ttl_ms: i64,
+        address: &str,
+        user_agent: &str,
+    ) -> Ask {
+        // Neither holds a line break: headers cannot.
+        let noted = format!("{}\n{address}\n{user_agent}", facts.text());
+        let arguments = [
+            token.into(),
+            noted.into(),
+            facts.seen_ms.into(),
+            ttl_ms.into(),
+            i64::from(SESSIONS_PER_USER_MAX).into(),
+        ];
+        Ask::script(NOTE, [self.keys().sessions_of(user)], arguments)
+    }
+
+    fn ask_end(&self, token: &str) -> Ask {
+        Ask::script(END, self.keys().both(token), [])
+    }
+
+    /// Whose session it is, and what stands beside it.
+    async fn look(&self, token: &Token) -> Result<Option<(UserId, Option<Facts>)>, StoreError> {
+        let both = Ask::get_both(self.keys().both(token.as_str()));
+        let mut answers = elements(self.ask_one(both).await?).into_iter();
+        let Some(user) = answers.next().and_then(number).map(UserId) else {
+            return Ok(None);
+        };
+        let facts = answers.next().and_then(|beside| Facts::of(user, beside));
+        Ok(Some((user, facts)))
+    }
+
+    pub(in crate::store) async fn session(
+        &self,
+        now_ms: i64,
+        token: &Token,
+    ) -> Result<Option<Session>, StoreError> {
+        let (user, facts) = match self.look(token).await? {
+            None => return Ok(None),
+            Some((user, Some(facts))) => (user, facts),
+            Some((user, None)) => (user, self.adopt(now_ms, token, user).await?),
+        };
+        if facts.ends_ms <= now_ms {
+            return Ok(None);
+        }
+        if now_ms.saturating_sub(facts.seen_ms) >= SEEN_EVERY_MS {
+            // A failure is reported where it happens, and concerns a column of a list only.
+            self.see(now_ms, token, user, facts).await.ok();
+        }
+        let created_ms = facts.created_ms;
+        Ok(Some(Session { user, created_ms }))
+    }
+
+    async fn see(
+        &self,
+        now_ms: i64,
+        token: &Token,
+        user: UserId,
+        facts: Facts,
+    ) -> Result<(), StoreError> {
+        let facts = Facts {
+            seen_ms: now_ms,
+            ..facts
+        };
+        let [_, beside] = self.keys().both(token.as_str());
+        let key = self.keys().sessions_of(user);
+        let asks = [
+            Ask::replace(beside, facts.beside(user)),
+            Ask::script(SEE, [key], [token.as_str().into(), now_ms.into()]),
+        ];
+        let [_, was_noted] = self.ask(asks).await?;
+        if was_noted == Value::Integer(0) {
+            let ttl_ms = facts.ends_ms.saturating_sub(now_ms);
+            let note = self.ask_note(user, token.as_str(), facts, ttl_ms, "", "");
+            self.end_all(vec![note]).await?;
+        }
+        Ok(())
+    }
+
+    /// Carries out a note, and ends the sessions that it leaves no room for.
+    async fn end_all(&self, note: Vec<Ask>) -> Result<(), StoreError> {
+        let mut answers = self.ask_all(note).await?.into_iter();
+        let gone = texts(answers.next().unwrap_or(Value::Null));
+        let asks = gone.iter().map(|token| self.ask_end(token)).collect();
+        self.ask_all(asks).await.map(drop)
+    }
+
+    /// Finds out about a session that nothing stands beside: the old service has made it, or it was
+    /// evicted.
+    async fn adopt(&self, now_ms: i64, token: &Token, user: UserId) -> Result<Facts, StoreError> {
+        let name = token.as_str();
+        let [session, beside] = self.keys().both(name);
+        let asks = [
+            Ask::field(self.keys().sessions_of(user), name.to_owned()),
+            Ask::life_ms(session),
+        ];
+        let [noted, life_ms] = self.ask(asks).await?;
+        let noted = text(noted);
+        let noted = noted
+            .as_deref()
+            .and_then(|noted| Facts::parse(noted.lines().next()?));
+        // Without an end, or with one that is farther away than any is made, it may be of any age.
+        let ttl_ms = self.0.shared.session_ttl_ms;
+        let life_ms = number(life_ms).filter(|life_ms| (0..=ttl_ms).contains(life_ms));
+        let facts = noted.unwrap_or(Facts {
+            created_ms: life_ms.map_or(0, |life_ms| now_ms - (ttl_ms - life_ms)),
+            ends_ms: now_ms.saturating_add(life_ms.unwrap_or(ttl_ms)),
+            seen_ms: now_ms,
+        });
+        let ttl_ms = facts.ends_ms.saturating_sub(now_ms);
+        if ttl_ms > 0 {
+            let mut asks = Vec::with_capacity(2);
+            if noted.is_none() {
+                asks.push(self.ask_note(user, name, facts, ttl_ms, "", ""));
+            }
+            asks.push(Ask::set(beside, facts.beside(user), ttl_ms));
+            self.end_all(asks).await?;
+        }
+        Ok(facts)
+    }
+
+    pub(in crate::store) async fn chat_user(
+        &self,
+        now_ms: i64,
+        token: &Token,
+    ) -> Result<Option<UserId>, StoreError> {
+        let found = self.look(token).await?;
+        let is_live = |facts: Option<Facts>| facts.is_none_or(|facts| facts.ends_ms > now_ms);
+        Ok(found
+            .filter(|(_, facts)| is_live(*facts))
+            .map(|(user, _)| user))
+    }
+
+    pub(in crate::store) async fn end_session(
+        &self,
+        token: &Token,
+    ) -> Result<Option<UserId>, StoreError> {
+        let user = self.ask_one(self.ask_end(token.as_str())).await?;
+        let user = number(user).map(UserId);
+        if let Some(user) = user {
+            self.forget(user, vec![token.as_str().to_owned()]).await?;
+        }
+        Ok(user)
+    }
+
+    async fn forget(&self, user: UserId, tokens: Vec<String>) -> Result<(), StoreError> {
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let key = self.keys().sessions_of(user);
+        self.ask_one(Ask::delete_fields(key, tokens))
+            .await
+            .map(drop)
+    }
+
+    pub(in crate::store) async fn sessions_of(
+        &self,
+        now_ms: i64,
+        user: UserId,
+    ) -> Result<Vec<SessionInfo>, StoreError> {
+        let noted = self.noted(user).await?;
+        // The old service ends sessions without a word, and so does their life.
+        let asks = noted
+            .iter()
+            .map(|(token, _)| Ask::get(self.keys().session(token)));
+        let live = self.ask_all(asks.collect()).await?;
+        let (mut sessions, mut gone) = (Vec::new(), Vec::new());
+        for ((token, noted), owner) in noted.into_iter().zip(live) {
+            let lives = number(owner) == Some(user.0);
+            match Token::parse(&token).zip(Noted::parse(&noted)) {
+                Some((token, noted)) if lives => sessions.push((noted, token)),
+                _ => gone.push(token),
+            }
+        }
+        self.forget(user, gone).await?;
+        sessions.retain(|(noted, _)| noted.facts.ends_ms > now_ms);
+        sessions.sort_by_key(|(noted, _)| std::cmp::Reverse(noted.facts.created_ms));
+        let shown = sessions
+            .into_iter()
+            .map(|(noted, token)| noted.shown(&token));
+        Ok(shown.collect())
+    }
+
+    /// The user's sessions and what is noted of each.
+    async fn noted(&self, user: UserId) -> Result<Vec<(String, String)>, StoreError> {
+        let answer = self.ask_one(Ask::all_fields(self.keys().sessions_of(user)));
+        let mut texts = texts(answer.await?).into_iter();
+        Ok(std::iter::from_fn(|| texts.next().zip(texts.next())).collect())
+    }
+
+    pub(in crate::store) async fn end_session_by_id(
+        &self,
+        user: UserId,
+        id: &str,
+    ) -> Result<bool, StoreError> {
+        let noted = self.noted(user).await?.into_iter();
+        let tokens = noted.filter_map(|(token, _)| Token::parse(&token));
+        let named: Vec<_> = tokens
+            .filter(|token| short_id(&token.sha256()) == id)
+            .collect();
+        let mut ended = false;
+        for token in named {
+            ended |= self.end_session(&token).await?.is_some();
+        }
+        Ok(ended)
+    }
+
+    pub(in crate::store) async fn end_sessions_of(
+        &self,
+        user: UserId,
+        except: Option<&Token>,
+    ) -> Result<u32, StoreError> {
+        let noted = self.noted(user).await?.into_iter();
+        let tokens = noted.map(|(token, _)| token);
+        let tokens: Vec<_> = tokens
+            .filter(|token| except.is_none_or(|except| except.as_str() != token))
+            .collect();
+        let asks = tokens.iter().map(|token| self.ask_end(token)).collect();
+        let ended = self.ask_all(asks).await?.into_iter();
+        let ended = ended.filter_map(number).count();
+        self.forget(user, tokens).await?;
+        Ok(u32::try_from(ended).unwrap_or(u32::MAX))
+    }
+
+    pub(in crate::store) async fn put_reset_token(
+        &self,
+        now_ms: i64,
+        token_sha256: [u8; 32],
+        user: UserId,
+        ttl_ms: i64,
+    ) -> Result<(), StoreError> {
+        let ttl_ms = ttl_ms.clamp(1, RESET_TOKEN_TTL_MS_MAX);
+        let name = hex(&token_sha256);
+        let asks = [
+            Ask::set(
+                self.keys().reset_token(&name),
+                format!("{user} {}", now_ms.saturating_add(ttl_ms)),
+                ttl_ms,
+            ),
+            self.ask_swap(user, &name, ttl_ms),
+        ];
+        let [_, older] = self.ask(asks).await?;
+        match text(older) {
+            Some(older) if *older != name => self.drop_reset_token(&older).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers the name of the user's last token, or forgets it; the answer is the one before.
+    fn ask_swap(&self, user: UserId, name: &str, ttl_ms: i64) -> Ask {
+        let key = self.keys().reset_token_of(user);
+        Ask::script(SWAP, [key], [name.into(), ttl_ms.into()])
+    }
+
+    async fn drop_reset_token(&self, name: &str) -> Result<(), StoreError> {
+        let key = self.keys().reset_token(name);
+        self.ask_one(Ask::delete(key)).await.map(drop)
+    }
+
+    /// Also one that the old service has mailed.
+    pub(in crate::store) async fn reset_token(
+        &self,
+        now_ms: i64,
+        token: &Token,
+    ) -> Result<Option<UserId>, StoreError> {
+        let asks = [
+            Ask::get(self.keys().reset_token(&hex(&token.sha256()))),
+            Ask::get(self.keys().old_reset_token(token)),
+        ];
+        let [ours, theirs] = self.ask(asks).await?;
+        let user = match text(ours) {
+            None => number(theirs),
+            Some(ours) => ours.split_once(' ').and_then(|(user, ends_ms)| {
+                let is_good = ends_ms.parse().is_ok_and(|ends_ms: i64| ends_ms > now_ms);
+                user.parse().ok().filter(|_| is_good)
+            }),
+        };
+        Ok(user.map(UserId))
+    }
+
+    pub(in crate::store) async fn drop_reset_tokens(
+        &self,
+        user: UserId,
+        used: Option<&Token>,
+    ) -> Result<(), StoreError> {
+        let mut asks = vec![self.ask_swap(user, "", 0)];
+        asks.extend(used.map(|token| Ask::delete(self.keys().old_reset_token(token))));
+        let mut answers = self.ask_all(asks).await?.into_iter();
+        match answers.next().and_then(text) {
+            Some(name) => self.drop_reset_token(&name).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is noted of a session among its user's.
+struct Noted {
+    facts: Facts,
+    address: String,
+    user_agent: String,
+}
+
+impl Noted {
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.splitn(3, '\n');
+        Some(Self {
+            facts: Facts::parse(lines.next()?)?,
+            address: lines.next()?.to_owned(),
+            user_agent: lines.next()?.to_owned(),
+        })
+    }
+
+    fn shown(self, token: &Token) -> SessionInfo {
+        let key = token.sha256();
+        SessionInfo {
+            id: short_id(&key),
+            created_ms: self.facts.created_ms,
+            last_seen_ms: self.facts.seen_ms,
+            address: self.address,
+            user_agent: self.user_agent,
+            key,
+        }
+    }
+}
