@@ -113,6 +113,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
         mut phases,
     } = setup;
     let streams_max = shared.pools.streams.max();
+    stores.begin();
     let (saver, saving) = Saver::start(stores.sessions.clone(), Clock::System, streams_max);
     let app = Rc::new(App {
         worker,

@@ -179,6 +179,16 @@ pub struct Stores {
     pub accounts: Accounts,
 }
 
+impl Stores {
+    /// Begins to connect to servers, where that is worth while before the first request: it takes a
+    /// moment, and file descriptors that may be scarce later. Called on the core's runtime.
+    pub fn begin(&self) {
+        if let Sessions::Redis(link) = &self.sessions {
+            link.begin();
+        }
+    }
+}
+
 /// Why a store gave no answer; the cause has been reported where it happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreError {

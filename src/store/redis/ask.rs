@@ -87,16 +87,6 @@ impl Ask {
         Self::of_key("HDEL", std::iter::once(key.into()).chain(names).collect())
     }
 
-    /// All members of a sorted set.
-    pub fn members(key: String) -> Self {
-        Self::of_key("ZRANGE", vec![key.into(), 0.into(), (-1).into()])
-    }
-
-    pub fn delete_members(key: String, members: Vec<String>) -> Self {
-        let members = members.into_iter().map(Value::from);
-        Self::of_key("ZREM", std::iter::once(key.into()).chain(members).collect())
-    }
-
     /// A script on keys in one slot.
     pub fn script<const KEYS: usize>(
         script: &'static str,

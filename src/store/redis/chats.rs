@@ -103,7 +103,6 @@ impl Link {
             let rest_ms = ttl_ms.saturating_add(RUNNING_MS_MAX);
             let arguments = [
                 member.into(),
-                now_ms.saturating_add(rest_ms).into(),
                 now_ms.into(),
                 rest_ms.into(),
                 CHATS_NOTED_MAX.into(),
@@ -166,7 +165,7 @@ impl Link {
         let delete = self.ask_delete(&member, owner);
         let forget = owner
             .id()
-            .map(|user| Ask::delete_members(self.keys().chats_of(user), vec![member]));
+            .map(|user| Ask::delete_fields(self.keys().chats_of(user), vec![member]));
         let asks = std::iter::once(delete).chain(forget).collect();
         self.ask_all(asks).await.map(drop)
     }
@@ -183,8 +182,7 @@ impl Link {
         rows_max: u32,
     ) -> Result<Vec<OwnChat>, StoreError> {
         let rows_max = usize::try_from(rows_max).unwrap_or(usize::MAX);
-        let members = self.members(user).await?;
-        let mut members: Vec<_> = members.into_iter().map(|m| (place(&m), m)).collect();
+        let mut members = self.noted_chats(user).await?;
         members.retain(|(place, _)| *place > after);
         members.sort_unstable();
         let mut found = Vec::new();
@@ -213,18 +211,24 @@ impl Link {
 
     pub(in crate::store) async fn delete_chats_of(&self, user: UserId) -> Result<(), StoreError> {
         let owner = Owner::User(user.0);
-        for some in self.members(user).await?.chunks(CHATS_AT_ONCE) {
-            let mut asks: Vec<_> = some.iter().map(|m| self.ask_delete(m, owner)).collect();
-            let key = self.keys().chats_of(user.0);
-            asks.push(Ask::delete_members(key, some.to_vec()));
+        for some in self.noted_chats(user).await?.chunks(CHATS_AT_ONCE) {
+            let members: Vec<_> = some.iter().map(|(_, member)| member.clone()).collect();
+            let asks = members.iter().map(|member| self.ask_delete(member, owner));
+            let mut asks: Vec<_> = asks.collect();
+            asks.push(Ask::delete_fields(self.keys().chats_of(user.0), members));
             self.ask_all(asks).await?;
         }
         Ok(())
     }
 
-    async fn members(&self, user: UserId) -> Result<Vec<String>, StoreError> {
+    /// The user's chats and where each stands among them.
+    async fn noted_chats(&self, user: UserId) -> Result<Vec<(i64, String)>, StoreError> {
         let key = self.keys().chats_of(user.0);
-        Ok(texts(self.ask_one(Ask::members(key)).await?))
+        let mut texts = texts(self.ask_one(Ask::all_fields(key)).await?).into_iter();
+        let noted = std::iter::from_fn(|| texts.next().zip(texts.next()));
+        Ok(noted
+            .map(|(member, noted)| (place(&member, &noted), member))
+            .collect())
     }
 }
 
@@ -263,12 +267,14 @@ fn life(ttl_ms: i64) -> Value {
     ttl_ms.saturating_add(GRACE_MS).into()
 }
 
-/// Where a chat stands among its user's: by its name, which is random and does not change.
-fn place(member: &str) -> i64 {
-    let mut first = [0; 8];
-    for (byte, character) in first.iter_mut().zip(member.bytes()) {
-        *byte = character;
-    }
-    // Characters are ASCII, so this is positive.
-    i64::from_be_bytes(first)
+/// Where a chat stands among its user's: by when it was made, and then by its name, which is random.
+fn place(member: &str, noted: &str) -> i64 {
+    let made_ms = noted.split(' ').next().and_then(|made| made.parse().ok());
+    let made_ms: i64 = made_ms.unwrap_or_default();
+    let name = member
+        .bytes()
+        .take(3)
+        .fold(0, |name, byte| (name << 7) | i64::from(byte));
+    // Good for times up to the year 2109.
+    (made_ms << 21) | name
 }

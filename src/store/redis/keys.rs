@@ -8,7 +8,7 @@
 //! cc:pwreset:<user>         SHA-256 of the user's last token
 //! pwreset:<token>           the old service's tokens; read only
 //! chat:<SHA-256 of cc_app>  hash: owner, generation, messages, ends
-//! cc:chats:<user>           sorted set: the user's chats by when they have ended at the latest
+//! cc:chats:<user>           hash: chat → "made ends", the latter at the latest
 //! cc:rl:<key>               hash: hits, ends; a rate-limit window
 //! cc:ping                   written by health checks
 //! ```

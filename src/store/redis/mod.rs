@@ -1,7 +1,7 @@
 //! The session store in Redis: one server, what sentinels call the master, or a cluster.
 //!
-//! Each core has a client of its own, with one connection to each server, that connects when it is
-//! first needed and again whenever it must. A call has a deadline (`redis.timeout_seconds`, or what is
+//! Each core has a client of its own, with one connection to each server, that connects when the core
+//! begins and again whenever it must. A call has a deadline (`redis.timeout_seconds`, or what is
 //! left to its request, see `patience`) and is one round trip for all its commands ([`ask::Ask`]); it
 //! fails at once while there is no connection, and is never tried again, because it may count
 //! something. What belongs together is one script on one key, or on two of one slot, so that it holds
@@ -263,7 +263,7 @@ pub struct Link(Arc<Core>);
 
 struct Core {
     shared: Arc<Shared>,
-    /// Made by the first call, on the runtime that it is made on.
+    /// Made on the runtime that it is first asked for.
     live: Mutex<Option<Arc<Live>>>,
     calls: Semaphore,
 }
@@ -370,6 +370,11 @@ impl Link {
                 live
             }
         }
+    }
+
+    /// Begins to connect, on the runtime that this is called on.
+    pub(super) fn begin(&self) {
+        self.live();
     }
 
     fn failed(&self, cause: &dyn fmt::Display) -> StoreError {
