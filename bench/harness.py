@@ -267,7 +267,7 @@ class Bench:
         _, address = self.announced([RELEASE / "provider", *words])
         return address + "/v1", authority
 
-    def configure(self, provider_url, authority=None, workers=0, memory="64M"):
+    def configure(self, provider_url, authority=None, workers=0, memory="64M", stores=""):
         """Writes a configuration on a free port: (file, port)."""
         port, data = free_port(), pathlib.Path(tempfile.mkdtemp(dir=self.folder))
         file = data / "config.toml"
@@ -289,7 +289,7 @@ name = "sim"
 base_url = "{provider_url}"
 model = "deepseek-flash"
 key_env = ""
-"""
+{stores}"""
         )
         return file, port
 

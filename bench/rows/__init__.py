@@ -4,7 +4,7 @@ A group gets the run's settings and a `Bench` of its own, whose processes end wi
 shows goes into `run.series`.
 """
 
-from rows import accounts, counts, memory, requests, sizes, tokens
+from rows import accounts, counts, memory, requests, sizes, stores, tokens
 
 # In the order in which they are measured: first what does not mind a compiler beside it.
 GROUPS = {
@@ -23,6 +23,7 @@ GROUPS = {
     "flood": tokens.flood,
     "requests": requests.user_cpu,
     "oha": requests.oha,
+    "stores": stores.stores,
     "login-rate": accounts.login_rate,
     "login-storm": accounts.login_storm,
 }

@@ -4,6 +4,7 @@
 //! - `provider`: a model provider that sends realistic, stamped streams, as told by each request;
 //! - `streams`: a client that opens many streams and measures what arrives;
 //! - `hello`: the bare hyper server that `/test` is compared with;
+//! - `me`: the minimal server with Redis and PostgreSQL that `/auth/me` is compared with;
 //! - `bench/run` (Python) starts them beside the server and judges what they measure by budget.toml.
 
 pub mod args;
@@ -19,6 +20,7 @@ pub mod histogram;
 pub mod listen;
 pub mod plan;
 pub mod sequence;
+pub mod server;
 pub mod simulate;
 pub mod stats;
 pub mod tally;
