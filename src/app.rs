@@ -18,9 +18,14 @@ use crate::upstream::Upstream;
 /// The phases of the server's life; it only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Set up; nothing is accepted yet.
+    Starting,
     /// Serving.
     Running,
-    /// No new connections; what runs may go on for the drain time.
+    /// Another process serves from now on. No new connections; what runs goes on to its end, and
+    /// idle connections get an answer to their next request that says it is the last.
+    HandedOver,
+    /// No new connections, idle ones are closed; what runs may go on for the drain time.
     Draining,
     /// The drain time is over: streams end now, with a line that says so.
     Ending,
@@ -68,6 +73,11 @@ pub struct App {
 }
 
 impl App {
+    /// Whether a connection's next answer should be its last.
+    pub fn is_leaving(&self) -> bool {
+        self.phase.get() >= Phase::HandedOver
+    }
+
     /// Whether streams must end now.
     pub fn is_ending(&self) -> bool {
         self.phase.get() == Phase::Ending

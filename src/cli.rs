@@ -17,6 +17,7 @@ use crate::demo::{self, DemoArgs};
 use crate::{hasher, log, serve};
 
 mod migrate;
+mod reload;
 mod user;
 
 #[derive(Parser)]
@@ -38,6 +39,8 @@ enum Command {
     Demo(Place),
     /// Make or update the tables in PostgreSQL, also while servers run
     Migrate(migrate::MigrateArgs),
+    /// Have a running server replaced by a new process, without losing a request; waits for the outcome
+    Reload(reload::ReloadArgs),
     /// Look at and change accounts on the server's store, also while the server runs
     User(user::UserArgs),
 }
@@ -92,6 +95,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::ExampleConfig => print(config::EXAMPLE),
         Command::Demo(place) => run_demo(place),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::User(args) => user::run(&args),
     };
     let (lines, code) = match result {

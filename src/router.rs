@@ -230,6 +230,7 @@ pub fn serve(
         record,
         style,
         busy,
+        is_last: app.is_leaving(),
     };
     match answer {
         // Nothing was waited for, so the clock need not be asked again.
@@ -246,11 +247,16 @@ struct Call {
     record: Record,
     style: Style,
     busy: Busy,
+    /// Whether the connection ends with it.
+    is_last: bool,
 }
 
 impl Call {
     fn finish(self, result: Result<Reply, Error>, now: Instant) -> Response<Body> {
-        let reply = result.unwrap_or_else(|error| Reply::error(&error, self.style));
+        let mut reply = result.unwrap_or_else(|error| Reply::error(&error, self.style));
+        if self.is_last {
+            reply = reply.closing();
+        }
         reply.finish(self.style, self.busy, self.record, now)
     }
 }

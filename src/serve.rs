@@ -1,110 +1,102 @@
-//! The process: bind first, then start; signals; drain.
+//! The process: bind first, then start; signals; drain; handing over to a new process.
 
-use std::fs;
-use std::io;
-use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use crate::accounts::quota::{WAITING_PER_CLIENT_MAX, WAITING_PER_SUBJECT_MAX};
 use crate::app::{Phase, Shared};
 use crate::budget::Budget;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{Config, Listen};
 use crate::hasher;
 use crate::limits::{KeyedPool, Windows};
 use crate::log::{self, Value};
 use crate::mail::Sender;
+use crate::saver::SAVE_TIMEOUT;
 use crate::store::Backend;
 use crate::upstream;
-use crate::worker::{self, Listener, Setup};
+use crate::worker::{self, Event, Mailing, Setup};
 
-/// Connections that the kernel holds until they are accepted.
-const BACKLOG: i32 = 1024;
+mod notify;
+mod parts;
+mod signals;
+mod sockets;
+mod upgrade;
+
+use notify::Watchdog;
+use parts::{Parts, Turn};
+pub use signals::Signals;
+use signals::{Heard, Told};
+use sockets::Bound;
+pub use upgrade::outcome_address;
+use upgrade::{Inheritance, Predecessor, Program, Successor};
+
 /// Clients counted in the process while the session store is down.
 const FALLBACK_CLIENTS_MAX: usize = 10_000;
 /// After the drain time: workers end by themselves, or are left behind.
 const WORKERS_TIMEOUT: Duration = Duration::from_secs(8);
+const AT_ONCE: &str = "a second signal: ended at once";
 
 /// A running server.
 #[derive(Debug)]
 pub struct Running {
     /// Where it listens, with the ports that were chosen.
     pub addresses: Vec<Listen>,
-    config: Arc<Shared>,
+    shared: Arc<Shared>,
     phases: watch::Sender<Phase>,
-    ends: mpsc::UnboundedReceiver<(u16, Result<(), String>)>,
     workers: Vec<JoinHandle<()>>,
-    hasher: hasher::Running,
-    backend: Backend,
+    parts: Parts,
+    /// The listening sockets, to be handed over.
+    held: Vec<Bound>,
+    /// What the process that served before listened on, and we do not.
+    retired: Vec<Bound>,
+    /// The way to the process that served before, until we serve.
+    control: Option<std::os::unix::net::UnixStream>,
+    program: Program,
 }
 
-/// Runs the server until it is told to stop.
+/// Runs the server until it is told to stop, or has handed over to a new process.
 ///
 /// # Errors
 /// It cannot start, or a part of it has died.
 pub fn run(config: Config, budget: &Budget) -> Result<(), String> {
     let signals = Signals::listen()?;
-    start(config, budget)?.until_signal(signals)
+    let inheritance = Inheritance::take()?;
+    prepare(config, budget, inheritance)?.until_signal(signals)
 }
 
-/// SIGTERM and SIGINT. Made before anything is served, or one that comes right after would end
-/// the process with its streams.
-#[derive(Debug)]
-pub struct Signals {
-    runtime: tokio::runtime::Runtime,
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    /// From now on they do not end the process by themselves.
-    ///
-    /// # Errors
-    /// The system has no resources for it.
-    pub fn listen() -> Result<Self, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| format!("runtime: {error}"))?;
-        let (term, int) = {
-            let _entered = runtime.enter();
-            (
-                signal(SignalKind::terminate()).map_err(|error| format!("SIGTERM: {error}"))?,
-                signal(SignalKind::interrupt()).map_err(|error| format!("SIGINT: {error}"))?,
-            )
-        };
-        Ok(Self { runtime, term, int })
-    }
-}
-
-/// Binds every address, opens the stores, then starts the workers.
+/// Binds every address, opens the stores, then starts the workers, and serves.
 ///
 /// # Errors
 /// One clear line on what cannot be had.
 pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
+    let running = prepare(config, budget, Inheritance::default())?;
+    running.begin();
+    Ok(running)
+}
+
+/// As [`start`], with the sockets that are there already, and without serving yet.
+fn prepare(config: Config, budget: &Budget, inheritance: Inheritance) -> Result<Running, String> {
     std::panic::set_hook(Box::new(log_panic));
     raise_file_limit(budget.files_max as u64);
-    let workers = config.server.workers;
-    let mut bound = Vec::new();
-    for listen in &config.server.listen {
-        bound.push(bind(listen, workers, config.server.socket_buffer_bytes)?);
-    }
+    let (workers, send_buffer) = (config.server.workers, config.server.socket_buffer_bytes);
+    let listen = &config.server.listen;
+    let (held, retired) = sockets::open(listen, inheritance.sockets, workers, send_buffer)?;
+    let control = inheritance.predecessor;
     let upstream = upstream::Shared::new(&config.upstream, &config.providers)?;
     let backend = Backend::start(&config.store, log_store)?;
     let mut stores: Vec<_> = (0..workers).map(|_| backend.connect()).collect();
     // The worker that runs it shares its connections with it.
     let first = stores.first().expect("there is at least one worker");
-    let mail = Sender::new(&config, first.clone(), Clock::System)?;
+    let letters = watch::Sender::new(control.is_none());
+    let mut mail = Some(Mailing {
+        sender: Sender::new(&config, first.clone(), Clock::System)?,
+        may_begin: letters.subscribe(),
+    });
     let hasher = hasher::Running::start(&config.auth)?;
     let shared = Arc::new(Shared {
         pools: budget.pools(),
@@ -114,16 +106,11 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
         fallback_windows: Windows::new(FALLBACK_CLIENTS_MAX),
         config,
     });
-    let (phases, phase) = watch::channel(Phase::Running);
-    let (end, ends) = mpsc::unbounded_channel();
-    let addresses: Vec<Listen> = bound.iter().map(|b| b.address.clone()).collect();
-    let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
-    for bound in bound {
-        for (own, bound) in listeners.iter_mut().zip(bound.listeners) {
-            own.extend(bound);
-        }
-    }
-    let mut mail = Some(mail);
+    let (phases, phase) = watch::channel(Phase::Starting);
+    let (event, events) = mpsc::unbounded_channel();
+    let watchdog = Watchdog::new(workers);
+    let listeners = sockets::deal_out(&held, workers);
+    let listeners = listeners.map_err(|error| format!("a listening socket: {error}"))?;
     let mut threads = Vec::new();
     for (worker, (listeners, stores)) in (0_u16..).zip(listeners.into_iter().zip(stores.drain(..)))
     {
@@ -136,65 +123,197 @@ pub fn start(config: Config, budget: &Budget) -> Result<Running, String> {
             upstream: Arc::clone(&upstream),
             mail: mail.take(),
             phases: phase.clone(),
+            pulse: watchdog.pulse(worker.into()),
+            events: event.clone(),
         };
-        let end = end.clone();
+        let event = event.clone();
         let thread = thread::Builder::new().name(format!("worker-{worker}"));
         let thread = thread.spawn(move || {
             let run = std::panic::AssertUnwindSafe(|| worker::run(setup));
             let ended = std::panic::catch_unwind(run);
             let ended = ended.unwrap_or_else(|_| Err("panicked".to_string()));
             // Nobody listens any more when the process is ending anyway.
-            end.send((worker, ended)).unwrap_or_default();
+            event.send(Event::Ended(worker, ended)).unwrap_or_default();
         });
         threads.push(thread.map_err(|error| format!("thread: {error}"))?);
     }
-    for address in &addresses {
-        let address = address.to_string();
-        log::info("listening", &[("address", Value::Str(&address))]);
-    }
     Ok(Running {
-        addresses,
-        config: shared,
+        addresses: held.iter().map(|bound| bound.address.clone()).collect(),
+        shared,
         phases,
-        ends,
         workers: threads,
-        hasher,
-        backend,
+        parts: Parts {
+            events,
+            left: workers,
+            hasher,
+            backend,
+            watchdog,
+            predecessor: None,
+            letters,
+        },
+        control,
+        held,
+        retired,
+        program: Program::of_this_process(),
     })
 }
 
 impl Running {
+    /// Lets the workers accept.
+    fn begin(&self) {
+        self.phases.send_replace(Phase::Running);
+        for address in &self.addresses {
+            let address = address.to_string();
+            log::info("listening", &[("address", Value::Str(&address))]);
+        }
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once.
+    /// SIGUSR2 starts the program anew; when the new process serves, this one ends with its streams.
     ///
     /// # Errors
     /// A worker, the hasher or the store has died, or the drain was cut short.
-    pub fn until_signal(mut self, signals: Signals) -> Result<(), String> {
-        let Signals {
-            runtime,
-            mut term,
-            mut int,
-        } = signals;
-        runtime.block_on(async {
-            let died = tokio::select! {
-                _ = term.recv() => None,
-                _ = int.recv() => None,
-                Some((worker, ended)) = self.ends.recv() => {
-                    Some(format!("worker {worker} ended: {ended:?}"))
-                }
-                () = self.hasher.ended() => Some("the hasher's thread ended".to_string()),
-                () = self.backend.ended() => Some("the store's thread ended".to_string()),
+    pub fn until_signal(self, signals: Signals) -> Result<(), String> {
+        let Signals { runtime, mut heard } = signals;
+        runtime.block_on(self.live(&mut heard))
+    }
+
+    async fn live(mut self, heard: &mut Heard) -> Result<(), String> {
+        let entered = tokio::select! {
+            entered = self.enter() => entered,
+            () = heard.stop() => return self.leave(heard).await,
+        };
+        entered?;
+        loop {
+            match self.parts.turn(heard).await {
+                Turn::Told(Told::Stop) => return self.leave(heard).await,
+                Turn::Died(cause) => return Err(cause),
+                Turn::Told(Told::Upgrade) => {}
+            }
+            log::info("upgrading", &[]);
+            notify::reloading();
+            let patience = self.shared.config.server.upgrade_timeout;
+            let outcome = tokio::select! {
+                outcome = Successor::start(&self.program, &self.held, patience) => outcome,
+                turn = self.parts.turn_to_end(heard) => match turn {
+                    Turn::Died(cause) => return Err(cause),
+                    Turn::Told(_) => return self.leave(heard).await,
+                },
             };
-            if let Some(cause) = died {
-                return Err(cause);
+            match outcome {
+                Ok(successor) => return self.hand_over(successor, heard).await,
+                Err(cause) => {
+                    log::error("upgrade failed", &[("cause", Value::Str(&cause))]);
+                    upgrade::tell_outcome(Err(&cause));
+                    notify::ready(&format!("{} (upgrade failed: {cause})", self.status()));
+                }
             }
-            let drain = self.config.config.server.drain_timeout;
-            log::info("draining", &[("ms", Value::Millis(drain))]);
+        }
+    }
+
+    /// Serves, as soon as all workers are ready and nobody else wants to.
+    async fn enter(&mut self) -> Result<(), String> {
+        let mut ready = 0;
+        while ready < self.workers.len() {
+            match self.parts.events.recv().await {
+                Some(Event::Ready) => ready += 1,
+                Some(Event::Ended(worker, ended)) => {
+                    return Err(format!("worker {worker} ended: {ended:?}"));
+                }
+                Some(Event::MailStopped) => {}
+                None => return Err("the workers are gone".to_owned()),
+            }
+        }
+        let mut predecessor = self.control.take().map(Predecessor::new).transpose()?;
+        if let Some(predecessor) = &mut predecessor {
+            predecessor.wait_for_go().await;
+        }
+        if *self.phases.borrow() < Phase::Running {
+            self.begin();
+        }
+        if let Some(predecessor) = &mut predecessor {
+            predecessor.take_over().await;
+        }
+        self.parts.predecessor = predecessor;
+        for bound in self.retired.drain(..) {
+            bound.remove_file();
+        }
+        notify::ready(&self.status());
+        Ok(())
+    }
+
+    fn status(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(Listen::to_string).collect();
+        format!("Serving at {}", addresses.join(" "))
+    }
+
+    /// Ends the process after the drain time, or at once when told again.
+    async fn leave(self, heard: &mut Heard) -> Result<(), String> {
+        let drain = self.shared.config.server.drain_timeout;
+        notify::stopping();
+        log::info("draining", &[("ms", Value::Millis(drain))]);
+        tokio::select! {
+            ended = self.stop(drain) => ended,
+            () = heard.stop() => Err(AT_ONCE.to_string()),
+        }
+    }
+
+    /// Lets another process serve, and what runs here come to its end.
+    async fn hand_over(
+        mut self,
+        mut successor: Successor,
+        heard: &mut Heard,
+    ) -> Result<(), String> {
+        let limit = self.shared.config.chat.stream_max + SAVE_TIMEOUT;
+        let pid = successor.pid();
+        notify::main_pid(pid);
+        successor.announce().await;
+        // The files of Unix sockets are the other's from now on.
+        self.held.clear();
+        self.phases.send_replace(Phase::HandedOver);
+        upgrade::tell_outcome(Ok(pid));
+        if let Some(predecessor) = &mut self.parts.predecessor {
+            predecessor.hand_on().await;
+        }
+        let fields = [("to", Value::U64(pid.into())), ("ms", Value::Millis(limit))];
+        log::info("handed over", &fields);
+        let deadline = clock::now() + limit;
+        // Whether it has not been replaced in its turn.
+        let mut is_current = true;
+        while self.parts.left > 0 {
             tokio::select! {
-                ended = self.stop(drain) => ended,
-                _ = term.recv() => Err("a second signal: ended at once".to_string()),
-                _ = int.recv() => Err("a second signal: ended at once".to_string()),
+                event = self.parts.next_event() => if event? {
+                    successor.give_letters().await;
+                },
+                told = heard.next() => match told {
+                    Told::Stop => return self.leave(heard).await,
+                    Told::Upgrade => log::warn("already handed over", &fields),
+                },
+                replaced = successor.replaced(), if is_current => {
+                    if !replaced {
+                        return self.end_with(successor, heard).await;
+                    }
+                    is_current = false;
+                }
+                () = sleep_until(deadline) => break,
             }
-        })
+        }
+        self.close(Duration::ZERO).await
+    }
+
+    /// The new process has ended, and nobody serves now. With the last process gone, systemd starts
+    /// the service again, unless somebody has stopped it.
+    async fn end_with(self, mut successor: Successor, heard: &mut Heard) -> Result<(), String> {
+        match successor.ended().await {
+            Some(status) if status.success() => self.leave(heard).await,
+            status => {
+                let status = status.map_or("is lost".to_owned(), |status| status.to_string());
+                let cause = format!("the new process ended: {status}");
+                log::error("successor lost", &[("cause", Value::Str(&cause))]);
+                self.leave(heard).await?;
+                Err(cause)
+            }
+        }
     }
 
     /// Stops listening, gives what runs `drain` to end, then ends it, and closes the stores.
@@ -202,135 +321,33 @@ impl Running {
     /// # Errors
     /// A worker did not end in time, or not well, or the stores could not be closed.
     pub async fn stop(mut self, drain: Duration) -> Result<(), String> {
-        for address in &self.addresses {
-            if let Listen::Unix(path) = address {
-                // Somebody may have removed it already.
-                fs::remove_file(path).unwrap_or_default();
-            }
+        // Before it began, they were another's.
+        if *self.phases.borrow() >= Phase::Running {
+            self.held.iter().for_each(Bound::remove_file);
         }
+        self.held.clear();
         self.phases.send_replace(Phase::Draining);
-        let mut left = self.workers.len();
-        let ends = &mut self.ends;
-        match timeout(drain, all_ended(ends, &mut left)).await {
+        self.close(drain).await
+    }
+
+    /// Gives the workers `drain` to end, then has them end, and closes the stores.
+    async fn close(mut self, drain: Duration) -> Result<(), String> {
+        let parts = &mut self.parts;
+        match timeout(drain, parts.all_ended()).await {
             Ok(ended) => ended?,
             Err(_) => {
                 self.phases.send_replace(Phase::Ending);
-                let ended = timeout(WORKERS_TIMEOUT, all_ended(ends, &mut left)).await;
-                ended.map_err(|_| format!("{left} workers did not end in time"))??;
+                let ended = timeout(WORKERS_TIMEOUT, parts.all_ended()).await;
+                ended.map_err(|_| format!("{} workers did not end in time", self.parts.left))??;
             }
         }
         for worker in self.workers {
             worker.join().map_err(|_| "a worker panicked")?;
         }
-        self.hasher.stop()?;
-        self.backend.stop()?;
+        self.parts.hasher.stop()?;
+        self.parts.backend.stop()?;
         log::info("stopped", &[]);
         Ok(())
-    }
-}
-
-async fn all_ended(
-    ends: &mut mpsc::UnboundedReceiver<(u16, Result<(), String>)>,
-    left: &mut usize,
-) -> Result<(), String> {
-    while *left > 0 {
-        let Some((worker, ended)) = ends.recv().await else {
-            return Err("a worker ended without a word".to_string());
-        };
-        *left -= 1;
-        ended.map_err(|error| format!("worker {worker}: {error}"))?;
-    }
-    Ok(())
-}
-
-/// An address and what listens there.
-struct Bound {
-    address: Listen,
-    /// For each worker.
-    listeners: Vec<Vec<Listener>>,
-}
-
-fn bind(listen: &Listen, workers: usize, send_buffer: usize) -> Result<Bound, String> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("{listen} is in use by another process: stop it, or choose another --listen")
-        }
-        _ => format!("cannot listen on {listen}: {error}"),
-    };
-    match listen {
-        Listen::Tcp(address) => bind_tcp(*address, workers, send_buffer).map_err(failed),
-        Listen::Unix(path) => bind_unix(path, workers).map_err(failed),
-    }
-}
-
-/// One socket per worker on a shared port, so that the kernel spreads connections over the cores.
-fn bind_tcp(address: SocketAddr, workers: usize, send_buffer: usize) -> io::Result<Bound> {
-    // With SO_REUSEPORT a second server would silently take part of the traffic: ask without.
-    // Not by listening, because a client that came just then would be lost with the probe.
-    let probe = tcp_socket(address)?;
-    probe.bind(&address.into())?;
-    let address = probe.local_addr()?.as_socket().unwrap_or(address);
-    drop(probe);
-    let mut listeners = Vec::new();
-    for _ in 0..workers {
-        let socket = tcp_socket(address)?;
-        socket.set_reuse_port(true)?;
-        // Accepted sockets inherit it.
-        socket.set_send_buffer_size(send_buffer)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        listeners.push(vec![Listener::Tcp(socket.into())]);
-    }
-    Ok(Bound {
-        address: Listen::Tcp(address),
-        listeners,
-    })
-}
-
-fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    Ok(socket)
-}
-
-/// One socket, whose connections are dealt out to all workers; for its owner and group only.
-fn bind_unix(path: &Path, workers: usize) -> io::Result<Bound> {
-    remove_stale(path)?;
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    listener.set_nonblocking(true)?;
-    // If all accepted, the one that wakes first would take nearly everything.
-    let ways = (0..workers).map(|_| mpsc::unbounded_channel());
-    let (dealt, taken): (Vec<_>, Vec<_>) = ways.unzip();
-    let taken = taken.into_iter().map(|dealt| vec![Listener::Dealt(dealt)]);
-    let mut listeners: Vec<Vec<Listener>> = taken.collect();
-    if let Some(first) = listeners.first_mut() {
-        first.push(Listener::Unix(listener, dealt));
-    }
-    Ok(Bound {
-        address: Listen::Unix(PathBuf::from(path)),
-        listeners,
-    })
-}
-
-/// Removes a socket that nobody listens on any more; anything else stays.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "a file that is no socket is there",
-        )),
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-            _ => Err(io::ErrorKind::AddrInUse.into()),
-        },
     }
 }
 

@@ -131,6 +131,7 @@ fn server(reader: &mut Reader<'_>, sources: &Sources<'_>) -> (Server, PathBuf) {
         idle_timeout: section.seconds("idle_seconds", 75.0, 0.05..=3600.0),
         write_timeout: section.seconds("write_seconds", 60.0, 0.05..=3600.0),
         drain_timeout: section.seconds("drain_seconds", 30.0, 0.0..=3600.0),
+        upgrade_timeout: section.seconds("upgrade_seconds", 30.0, 0.05..=600.0),
         auth_body_bytes_max: section.memory("auth_body_bytes_max", "64K", KIB..=16 * MIB),
         chat_body_bytes_max: section.memory("chat_body_bytes_max", "256K", KIB..=16 * MIB),
         socket_buffer_bytes: section.memory("socket_buffer_bytes", "8K", 4 * KIB..=4 * MIB),

@@ -142,6 +142,8 @@ pub struct Server {
     pub write_timeout: Duration,
     /// How long running streams may go on after the stop signal, 0 to 3600 s.
     pub drain_timeout: Duration,
+    /// How long a new process may take to be ready to serve in this one's place, 0.05 to 600 s.
+    pub upgrade_timeout: Duration,
     /// Longest request body under `/auth`, 1K to 16M.
     pub auth_body_bytes_max: usize,
     /// Longest request body of a chat, 1K to 16M.

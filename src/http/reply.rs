@@ -141,6 +141,13 @@ impl Reply {
         self
     }
 
+    /// Says that the connection ends with this response (RFC 9112, 9.6).
+    pub fn closing(mut self) -> Self {
+        let headers = self.0.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        self
+    }
+
     /// Adds what every response carries, and ties its body to its connection and its log line.
     pub fn finish(
         mut self,

@@ -1,0 +1,17 @@
+//! The server as an operator runs it: sockets from systemd, what systemd is told, upgrades without
+//! loss. The tests play systemd: they hold the sockets and listen where sd_notify(3) speaks.
+
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the kit is that of the API's tests, which use all of it"
+)]
+#[path = "../api/kit/mod.rs"]
+mod kit;
+
+mod activation;
+mod load;
+mod rollback;
+mod supervisor;
+mod upgrade;
+mod upgrades;
