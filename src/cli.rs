@@ -16,6 +16,7 @@ use crate::config::{self, Config, Provider, Sources};
 use crate::demo::{self, DemoArgs};
 use crate::{hasher, log, serve};
 
+mod backup;
 mod migrate;
 mod reload;
 mod user;
@@ -37,6 +38,10 @@ enum Command {
     ExampleConfig,
     /// Run the server with a simulated model: nothing to configure, nothing to install
     Demo(Place),
+    /// Copy the data folder's files, also while the server runs, and check the copies
+    Backup(backup::BackupArgs),
+    /// Put a backup in the place of the data folder's files, which are kept; the server must not run
+    Restore(backup::RestoreArgs),
     /// Make or update the tables in PostgreSQL, also while servers run
     Migrate(migrate::MigrateArgs),
     /// Have a running server replaced by a new process, without losing a request; waits for the outcome
@@ -94,6 +99,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(settings) => run_check(&settings),
         Command::ExampleConfig => print(config::EXAMPLE),
         Command::Demo(place) => run_demo(place),
+        Command::Backup(args) => backup::back_up(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::User(args) => user::run(&args),

@@ -21,7 +21,9 @@ pub(super) const SWEPT_MAX: i64 = 25;
 /// and the provider's first word (`upstream.first_event_seconds`) must not lose its history.
 pub(super) const GRACE_MS: i64 = 15 * 60 * 1000;
 
-const MIGRATIONS: &[&str] = &[
+/// The file's name in the data folder.
+pub(super) const FILE_NAME: &str = "sessions.db";
+pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/sqlite/sessions/0001_chats_and_windows.sql"),
     include_str!("../../sql/sqlite/sessions/0002_sessions.sql"),
 ];
@@ -50,7 +52,7 @@ impl SessionFile {
         on_event: OnEvent,
     ) -> Result<Self, String> {
         let plan = Plan {
-            name: "sessions.db",
+            name: FILE_NAME,
             migrations: MIGRATIONS,
             synchronous: "NORMAL",
             cache_kib: 256,

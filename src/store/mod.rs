@@ -6,6 +6,7 @@
 //! outside this folder knows SQL or the name of a Redis key.
 
 mod accounts;
+pub mod backup;
 mod calls;
 mod chats;
 mod embedded;

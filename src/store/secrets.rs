@@ -11,7 +11,7 @@ use super::sqlite::{File, Plan};
 use super::{OnEvent, StoreError};
 use crate::entropy;
 
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/sqlite/accounts/0001_secrets.sql"),
     include_str!("../../sql/sqlite/accounts/0002_users.sql"),
 ];

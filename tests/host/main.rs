@@ -1,5 +1,5 @@
 //! The server as an operator runs it: sockets from systemd, what systemd is told, upgrades without
-//! loss. The tests play systemd: they hold the sockets and listen where sd_notify(3) speaks.
+//! loss, backups. The tests play systemd: they hold the sockets and listen where sd_notify(3) speaks.
 
 #[expect(
     dead_code,
@@ -10,6 +10,7 @@
 mod kit;
 
 mod activation;
+mod backup;
 mod load;
 mod rollback;
 mod supervisor;

@@ -1,0 +1,93 @@
+//! `cloudchat backup` and `cloudchat restore`: the SQLite files of the data folder.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::Args;
+
+use super::{Failure, print};
+use crate::clock::Clock;
+use crate::config::{self, Config, Sources};
+use crate::store::backup;
+
+/// Begins the names that --keep gives and counts.
+const PREFIX: &str = "cloudchat-";
+
+#[derive(Args)]
+pub(super) struct BackupArgs {
+    /// Folder to make; with --keep: folder to make it in
+    #[arg(value_name = "DEST")]
+    to: PathBuf,
+    /// Replace DEST if it is a backup; it is there all the time
+    #[arg(long, conflicts_with = "keep")]
+    replace: bool,
+    /// Make a folder named by the time in DEST, and remove all but the newest N there
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    keep: Option<u16>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+pub(super) struct RestoreArgs {
+    /// Folder that `cloudchat backup` has made
+    #[arg(value_name = "BACKUP")]
+    from: PathBuf,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+struct Place {
+    /// Configuration file, as for serve
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for the stored data, as for serve
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn load(&self) -> Result<Config, Failure> {
+        let sources = Sources {
+            file: self.config.as_deref(),
+            env: &config::environment,
+            listen: &[],
+            data_dir: self.data_dir.as_deref(),
+        };
+        Config::load(sources).map_err(Failure::Mistakes)
+    }
+}
+
+pub(super) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
+    let config = args.place.load()?;
+    let to = match args.keep {
+        Some(_) => args.to.join(format!("{PREFIX}{}", label())),
+        None => args.to.clone(),
+    };
+    let bytes = backup::back_up(&config.store, &to, args.replace).map_err(Failure::Stopped)?;
+    let mut text = format!("{}: {bytes} bytes, checked\n", to.display());
+    if let Some(keep) = args.keep {
+        let gone = backup::thin_out(&args.to, PREFIX, keep.into()).map_err(Failure::Stopped)?;
+        if gone > 0 {
+            text += &format!("{gone} older removed\n");
+        }
+    }
+    print(&text)
+}
+
+pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
+    let config = args.place.load()?;
+    let aside = backup::restore(&config.store, &args.from, &label()).map_err(Failure::Stopped)?;
+    let (dir, from) = (config.store.dir.display(), args.from.display());
+    let before = |aside: &Path| format!("; what was there before is in {}", aside.display());
+    let before = aside.as_deref().map_or_else(String::new, before);
+    print(&format!("{dir}: restored from {from}{before}\n"))
+}
+
+/// The time, to the second, as a name that sorts by age.
+fn label() -> String {
+    let ms = u64::try_from(Clock::System.wall_ms()).unwrap_or(0);
+    let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms));
+    time.to_string().replace(':', "")
+}
