@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::{Method, Response};
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::http::address::{self, Address};
 use crate::http::body::Body;
 use crate::http::origin;
 use crate::http::reply::{Reply, Style};
-use crate::http::request::{Record, Request, RequestId};
+use crate::http::request::{Record, Request, RequestId, discard};
 use crate::http::wire::{Busy, Wire};
 use crate::store;
 
@@ -31,33 +31,46 @@ enum Answer {
 /// The whole API.
 fn answer(app: &Rc<App>, found: Option<Found>, record: &Record, asked: Asked<'_>) -> Answer {
     let Some(found) = found else {
-        return Answer::Now(Err(Error::NotFound));
+        return refuse(asked, Error::NotFound);
     };
     let patience = app.shared.config.store.request_max;
-    let request = || asked.into_request(record, found);
+    let request = |asked: Asked<'_>| asked.into_request(record, found);
     let app = || Rc::clone(app);
     match (record.method, found.endpoint.path) {
         ("GET" | "HEAD", TEST) => Answer::Now(Ok(status::test(app().out.lend(), record))),
         ("GET" | "HEAD", OPENAPI) => Answer::Now(Ok(status::openapi())),
         ("GET" | "HEAD", HEALTHZ) => later(patience, status::healthz(app())),
-        ("POST", CHAT) => later(patience, chat::ask(app(), request())),
-        ("POST", RESET) => later(patience, chat::reset(app(), request())),
-        ("POST", REGISTER) => later(patience, account::register(app(), request())),
-        ("POST", LOGIN) => later(patience, session::login(app(), request())),
-        ("POST", LOGOUT) => later(patience, session::logout(app(), request())),
-        ("GET" | "HEAD", ME) => later(patience, account::me(app(), request())),
-        ("PATCH", ME) => later(patience, account::update(app(), request())),
-        ("DELETE", ME) => later(patience, account::delete(app(), request())),
-        ("GET" | "HEAD", EXPORT) => later(patience, account::export(app(), request())),
-        ("POST", FORGOT) => later(patience, password::forgot(app(), request())),
-        ("POST", PASSWORD_RESET) => later(patience, password::reset(app(), request())),
-        ("POST", CHANGE) => later(patience, password::change(app(), request())),
-        ("GET" | "HEAD", SESSIONS) => later(patience, session::list(app(), request())),
-        ("DELETE", SESSION) => later(patience, session::end(app(), request())),
-        ("POST", REVOKE_OTHERS) => later(patience, session::revoke_others(app(), request())),
+        ("POST", CHAT) => later(patience, chat::ask(app(), request(asked))),
+        ("POST", RESET) => later(patience, chat::reset(app(), request(asked))),
+        ("POST", REGISTER) => later(patience, account::register(app(), request(asked))),
+        ("POST", LOGIN) => later(patience, session::login(app(), request(asked))),
+        ("POST", LOGOUT) => later(patience, session::logout(app(), request(asked))),
+        ("GET" | "HEAD", ME) => later(patience, account::me(app(), request(asked))),
+        ("PATCH", ME) => later(patience, account::update(app(), request(asked))),
+        ("DELETE", ME) => later(patience, account::delete(app(), request(asked))),
+        ("GET" | "HEAD", EXPORT) => later(patience, account::export(app(), request(asked))),
+        ("POST", FORGOT) => later(patience, password::forgot(app(), request(asked))),
+        ("POST", PASSWORD_RESET) => later(patience, password::reset(app(), request(asked))),
+        ("POST", CHANGE) => later(patience, password::change(app(), request(asked))),
+        ("GET" | "HEAD", SESSIONS) => later(patience, session::list(app(), request(asked))),
+        ("DELETE", SESSION) => later(patience, session::end(app(), request(asked))),
+        ("POST", REVOKE_OTHERS) => later(patience, session::revoke_others(app(), request(asked))),
         ("OPTIONS", _) => Answer::Now(Ok(Reply::options(found.endpoint.allow))),
-        _ => Answer::Now(Err(Error::MethodNotAllowed(found.endpoint.allow))),
+        _ => refuse(asked, Error::MethodNotAllowed(found.endpoint.allow)),
     }
+}
+
+/// Answers with an error, after the body: a proxy that is still sending one would report that the
+/// server has failed.
+fn refuse(asked: Asked<'_>, error: Error) -> Answer {
+    let (head, mut body) = asked.whole.into_parts();
+    if body.is_end_stream() {
+        return Answer::Now(Err(error));
+    }
+    Answer::Later(Box::pin(async move {
+        discard(&head.headers, &mut body).await;
+        Err(error)
+    }))
 }
 
 fn later(
@@ -222,7 +235,7 @@ pub fn serve(
     };
     let origins = &config.server.origins;
     let answer = if origin::is_cross_site(whole.method(), whole.headers(), origins) {
-        Answer::Now(Err(Error::CrossSite))
+        refuse(Asked { peer, wire, whole }, Error::CrossSite)
     } else {
         answer(app, found, &record, Asked { peer, wire, whole })
     };

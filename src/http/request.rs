@@ -128,37 +128,24 @@ impl Request {
     pub async fn read_body(&mut self, limits: &BodyLimits<'_>) -> Result<Read, Error> {
         let read = self.read_within(limits).await;
         if matches!(read, Err(Error::BodyTooLarge | Error::Unavailable { .. })) {
-            self.discard_body().await;
+            discard(&self.headers, &mut self.body).await;
         }
         read
     }
 
-    /// Refuses a body that is declared longer than any may be, where nobody reads it.
+    /// Refuses a body that is declared longer than any may be, where nobody wants it; a shorter one is
+    /// read away, so that the connection and a proxy that still sends are fine.
     ///
     /// # Errors
     /// Too large.
     pub async fn refuse_long_body(&mut self, bytes_max: usize) -> Result<(), Error> {
-        if self.body.size_hint().lower() <= bytes_max as u64 {
-            return Ok(());
+        let is_long = self.body.size_hint().lower() > bytes_max as u64;
+        if !self.body.is_end_stream() {
+            discard(&self.headers, &mut self.body).await;
         }
-        self.discard_body().await;
-        Err(Error::BodyTooLarge)
-    }
-
-    /// Reads on for a moment before a refusal, because a client that is still sending when the
-    /// connection closes sees a reset instead of the answer. Not if it asked first (RFC 9110, 10.1.1).
-    async fn discard_body(&mut self) {
-        if self.headers.contains_key(EXPECT) {
-            return;
-        }
-        let deadline = clock::now() + DISCARD_TIMEOUT;
-        let mut left = DISCARD_BYTES_MAX;
-        while let Ok(Some(Ok(frame))) = timeout_at(deadline, self.body.frame()).await {
-            let read = frame.data_ref().map_or(0, bytes::Bytes::len);
-            left = match left.checked_sub(read) {
-                Some(left) => left,
-                None => break,
-            };
+        match is_long {
+            true => Err(Error::BodyTooLarge),
+            false => Ok(()),
         }
     }
 
@@ -197,6 +184,23 @@ impl Request {
             bytes,
             _permit: permit,
         })
+    }
+}
+
+/// Reads on for a moment before a refusal, because a client or a proxy that is still sending when the
+/// connection closes sees a reset instead of the answer. Not if it asked first (RFC 9110, 10.1.1).
+pub async fn discard(headers: &HeaderMap, body: &mut Incoming) {
+    if headers.contains_key(EXPECT) {
+        return;
+    }
+    let deadline = clock::now() + DISCARD_TIMEOUT;
+    let mut left = DISCARD_BYTES_MAX;
+    while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
+        let read = frame.data_ref().map_or(0, bytes::Bytes::len);
+        left = match left.checked_sub(read) {
+            Some(left) => left,
+            None => break,
+        };
     }
 }
 

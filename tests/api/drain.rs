@@ -18,7 +18,7 @@ fn running(server: &Server, provider: &Provider, browser: &mut Browser<'_>) -> (
 
 fn refused(server: &Server) {
     until("new connections to be refused", || {
-        TcpStream::connect(("127.0.0.1", server.port))
+        TcpStream::connect(("127.0.0.1", server.direct))
             .is_err()
             .then_some(())
     });

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::kit::provider::{Answer, delta};
-use crate::kit::{Browser, Provider, Server, until};
+use crate::kit::{Browser, Provider, Reply, Server, until};
 
 #[test]
 fn one_line_for_each_request() {
@@ -20,11 +20,9 @@ fn one_line_for_each_request() {
         ("POST /deepseek_chat", "/deepseek_chat", 415),
         ("POST /reset_chat", "/reset_chat", 200),
     ];
-    for (n, (line, ..)) in rows.iter().enumerate() {
-        let id = format!("request-{n}");
-        server.call(line, &[("X-Request-Id", &id), address], None);
-    }
-    server.chat("Hi", &[("X-Request-Id", "request-chat"), address]);
+    let id = |reply: Reply| reply.get("x-request-id").expect("it has one").to_owned();
+    let ids = rows.map(|(line, ..)| id(server.call(line, &[address], None)));
+    let chat = id(server.chat("Hi", &[address]));
     let line = |id: &str| {
         let line = until("the request's line", || {
             let log = server.log();
@@ -39,16 +37,16 @@ fn one_line_for_each_request() {
         assert_eq!(line["client"], "198.51.100.77", "{line}");
         line
     };
-    for (n, (request, route, status)) in rows.iter().enumerate() {
-        let line = line(&format!("request-{n}"));
+    for (id, (request, route, status)) in ids.iter().zip(rows) {
+        let line = line(id);
         let method = request.split(' ').next().expect("it begins with it");
         assert_eq!(
             (&line["method"], &line["route"], &line["status"]),
-            (&method.into(), &(*route).into(), &(*status).into()),
+            (&method.into(), &route.into(), &status.into()),
             "{line}"
         );
     }
-    let chat = line("request-chat");
+    let chat = line(&chat);
     assert_eq!((&chat["end"], &chat["deltas"]), (&"done".into(), &2.into()));
 }
 

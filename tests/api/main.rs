@@ -16,6 +16,7 @@ mod auth_session;
 mod auth_storm;
 mod auth_table;
 mod auth_timing;
+mod behind_nginx;
 mod breaker;
 mod broken_off;
 mod cancel;

@@ -44,6 +44,8 @@ def install():
         packages.append("redis-server")
     if shutil.which("pgbouncer", path="/usr/sbin:/usr/bin") is None:
         packages.append("pgbouncer")
+    if shutil.which("nginx", path="/usr/sbin:/usr/bin") is None:
+        packages.append("nginx")
     FOLDER.mkdir(parents=True, exist_ok=True)
     with open(FOLDER / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -79,7 +81,7 @@ def apt_install(packages):
 
 def units():
     folder = Path("/lib/systemd/system")
-    return {path.name for path in folder.glob("*.service") if re.match(r"(postgresql|redis|pgbouncer)[^@]*$", path.stem)}
+    return {path.name for path in folder.glob("*.service") if re.match(r"(postgresql|redis|pgbouncer|nginx)[^@]*$", path.stem)}
 
 
 def root(command):

@@ -8,6 +8,7 @@ import ctypes
 import os
 import pwd
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -22,22 +23,8 @@ START_SECONDS_MAX = 30
 # Below the ports that the kernel hands out by itself, above those that tests/api/kit takes.
 PORTS = range(30_100, 32_700)
 PR_SET_PDEATHSIG = 1
-# A file of the old service's kind: what an operator has to write for PgBouncer in front of CloudChat.
-PGBOUNCER_INI = """\
-[databases]
-* = host=127.0.0.1 port={postgres}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = {folder}/users
-pool_mode = transaction
-default_pool_size = 5
-max_client_conn = 4000
-server_login_retry = 1
-{statements}
-"""
+# The configurations that CloudChat ships; only addresses, paths and what so many tests need are replaced.
+SHIPPED = Path(__file__).resolve().parents[2] / "systemd"
 
 
 class Failed(Exception):
@@ -202,7 +189,7 @@ class Services:
             settings = {
                 "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "max_connections": 1000,
                 # Only a crash of the machine loses anything by this, a killed server nothing.
-                "fsync": "off", "full_page_writes": "off", "autovacuum": "off", "shared_buffers": "64MB",
+                "fsync": "off", "full_page_writes": "off", "autovacuum": "off",
                 # A database is told to log its statements; then the line says which connection ran them.
                 "log_line_prefix": "%m %d %p ", "log_min_messages": "warning",
             }
@@ -220,6 +207,8 @@ class Services:
         initdb.spawn()
         if initdb.child.wait(timeout=START_SECONDS_MAX) != 0:
             raise Failed(f"initdb failed:\n{initdb.last_lines()}")
+        with open(server.folder / "data/postgresql.conf", "a") as settings:
+            settings.write((SHIPPED / "postgresql/cloudchat.conf").read_text())
         password.unlink()
         server.start()
         self.psql(f"CREATE ROLE cloudchat LOGIN CREATEDB PASSWORD '{self.password}'")
@@ -233,7 +222,14 @@ class Services:
 
     def start_pgbouncer(self, name, binary, statements=""):
         def make(folder, port):
-            text = PGBOUNCER_INI.format(postgres=self.servers["postgres"].port, port=port, folder=folder, statements=statements)
+            text = (SHIPPED / "pgbouncer/pgbouncer.ini").read_text()
+            postgres = self.servers["postgres"].port
+            for line, ours in [(r"cloudchat = host=127.0.0.1 port=5432 dbname=cloudchat", f"* = host=127.0.0.1 port={postgres}"),
+                               (r"listen_port = 6432", f"listen_port = {port}"), (r"auth_file = \S+", f"auth_file = {folder}/users"),
+                               (r"max_client_conn = 100", "max_client_conn = 4000"), (r"max_prepared_statements = 200", statements)]:
+                text, count = re.subn(rf"^{line}$", ours, text, flags=re.M)
+                if count != 1:
+                    raise Failed(f"the shipped pgbouncer.ini does not say {line!r} once")
             (folder / "pgbouncer.ini").write_text(text)
             (folder / "users").write_text(f'"cloudchat" "{self.password}"\n')
             return [*binary, str(folder / "pgbouncer.ini")]
@@ -247,8 +243,9 @@ class Services:
 
     def redis(self, name, *settings):
         def make(folder, port):
-            lines = ["bind 127.0.0.1", f"port {port}", f"dir {folder}", f"requirepass {self.password}", f"masterauth {self.password}",
-                     'save ""', "appendonly yes", *[line.format(bus=free_ports(1)[0]) for line in settings]]
+            shipped = (SHIPPED / "redis/cloudchat.conf").read_text().splitlines()
+            lines = [*shipped, "maxclients 10000", f"port {port}", f"dir {folder}", f"requirepass {self.password}", f"masterauth {self.password}",
+                     *[line.format(bus=free_ports(1)[0]) for line in settings]]
             (folder / "redis.conf").write_text("\n".join(lines) + "\n")
             return ["redis-server", str(folder / "redis.conf")]
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use super::PATIENCE;
 use super::reply::{Head, Reply};
+use super::{PATIENCE, nginx};
 
 enum Wire {
     Tcp(TcpStream),
@@ -37,6 +37,8 @@ pub struct Conn {
     body: Vec<u8>,
     framing: Framing,
     ended: Option<bool>,
+    /// Where the server is published at this port.
+    prefix: &'static str,
 }
 
 /// A request's bytes. `line` is for instance `GET /test`; a body brings its `Content-Length`.
@@ -92,7 +94,7 @@ impl Conn {
             .expect("the server accepts");
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-        Self::new(Wire::Tcp(stream))
+        Self::new(Wire::Tcp(stream), nginx::prefix_at(port))
     }
 
     /// Connects with a receive buffer of that many bytes: a reader that is slow from the start.
@@ -103,22 +105,22 @@ impl Conn {
             .expect("SO_RCVBUF can be set");
         let server = SocketAddr::from(([127, 0, 0, 1], port));
         socket.connect(&server.into()).expect("the server accepts");
-        Self::new(Wire::Tcp(TcpStream::from(socket)))
+        Self::new(Wire::Tcp(TcpStream::from(socket)), nginx::prefix_at(port))
     }
 
     pub fn unix(path: &Path) -> Self {
-        Self::new(Wire::Unix(
-            UnixStream::connect(path).expect("the server accepts"),
-        ))
+        let stream = UnixStream::connect(path).expect("the server accepts");
+        Self::new(Wire::Unix(stream), "")
     }
 
-    fn new(wire: Wire) -> Self {
+    fn new(wire: Wire, prefix: &'static str) -> Self {
         let conn = Self {
             wire,
             raw: Vec::new(),
             body: Vec::new(),
             framing: Framing::Close,
             ended: None,
+            prefix,
         };
         conn.set_patience(PATIENCE);
         conn
@@ -134,6 +136,8 @@ impl Conn {
 
     /// Sends bytes; a server that has closed already is no failure: what it said before counts.
     pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
+        let prefixed = with_prefix(bytes, self.prefix);
+        let bytes = prefixed.as_slice();
         let sent = match &mut self.wire {
             Wire::Tcp(s) => s.write_all(bytes),
             Wire::Unix(s) => s.write_all(bytes),
@@ -362,6 +366,15 @@ impl Conn {
                 .expect("SO_LINGER can be set"),
             Wire::Unix(_) => panic!("a Unix socket cannot be reset"),
         }
+    }
+}
+
+/// A request's bytes with the prefix before its path; others as they are.
+fn with_prefix(bytes: &[u8], prefix: &str) -> Vec<u8> {
+    let method = bytes.iter().take_while(|b| b.is_ascii_uppercase()).count();
+    match method > 0 && bytes[method..].starts_with(b" /") {
+        true => [&bytes[..=method], prefix.as_bytes(), &bytes[method + 1..]].concat(),
+        false => bytes.to_vec(),
     }
 }
 

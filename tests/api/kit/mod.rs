@@ -4,6 +4,7 @@ pub mod answer;
 pub mod beside;
 pub mod browser;
 pub mod client;
+pub mod nginx;
 mod own;
 pub mod person;
 pub mod provider;

@@ -13,6 +13,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::client::{Headers, request};
+use super::nginx::{self, Nginx};
 use super::provider::Provider;
 use super::stores::{Pair, Stores, settings_to_check};
 use super::{Conn, PATIENCE, Reply, until};
@@ -23,7 +24,11 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_cloudchat");
 /// A running server; it is killed when dropped.
 pub struct Server {
     child: Child,
+    /// Where clients come in: its own port, or that of the Nginx in front.
     pub port: u16,
+    /// Its own port.
+    pub direct: u16,
+    nginx: Option<Nginx>,
     /// What is its own: configuration, socket, log.
     folder: TempDir,
     /// What outlives it, and what others may share with it.
@@ -154,6 +159,8 @@ impl Server {
         let mut server = Self {
             child,
             port,
+            direct: port,
+            nginx: None,
             folder,
             stores,
             env,
@@ -165,6 +172,11 @@ impl Server {
             }
             TcpStream::connect(("127.0.0.1", port)).ok()
         });
+        if nginx::is_in_front() {
+            let nginx = Nginx::before(port);
+            server.port = nginx.port;
+            server.nginx = Some(nginx);
+        }
         assert_eq!(server.get(ready).status, 200, "the server is ready");
         server
     }
@@ -350,6 +362,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("--- the server's standard error ---\n{}", self.log());
+            if let Some(nginx) = &self.nginx {
+                eprintln!("--- Nginx's log ---\n{}", nginx.log());
+            }
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

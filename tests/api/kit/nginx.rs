@@ -1,0 +1,154 @@
+//! A real Nginx with the shipped site between the client and a server, if `CLOUDCHAT_TEST_THROUGH` says
+//! `nginx`. Only the addresses and paths of the site are replaced.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+use cloudchat::config::environment;
+use tempfile::TempDir;
+
+use super::server::free_port;
+use super::until;
+
+/// The site as it is shipped.
+const SITE: &str = include_str!("../../../systemd/nginx/cloudchat.conf");
+/// Where the site publishes the server.
+pub const PREFIX: &str = "/cloudchat";
+/// What stands around the site: an `nginx.conf` that compresses all and caches all, as the site that
+/// CloudChat was built for does.
+const AROUND: &str = "\
+daemon off;
+master_process off;
+error_log FOLDER/error.log;
+pid FOLDER/pid;
+events { worker_connections 8192; }
+http {
+    access_log off;
+    client_body_temp_path FOLDER/body;
+    proxy_temp_path FOLDER/proxy;
+    fastcgi_temp_path FOLDER/fastcgi;
+    uwsgi_temp_path FOLDER/uwsgi;
+    scgi_temp_path FOLDER/scgi;
+    gzip on;
+    gzip_types *;
+    gzip_min_length 0;
+    gzip_proxied any;
+    proxy_cache_path FOLDER/everything keys_zone=everything:1m;
+    proxy_cache everything;
+    proxy_cache_valid any 1h;
+    proxy_ignore_headers Cache-Control Expires Set-Cookie;
+    include FOLDER/site.conf;
+}
+";
+
+/// A running Nginx; it is killed when dropped.
+pub struct Nginx {
+    child: Child,
+    pub port: u16,
+    folder: TempDir,
+}
+
+/// Ports of all that run in this process.
+fn fronts() -> &'static Mutex<HashSet<u16>> {
+    static FRONTS: OnceLock<Mutex<HashSet<u16>>> = OnceLock::new();
+    FRONTS.get_or_init(Mutex::default)
+}
+
+/// Whether this run's servers stand behind Nginx.
+pub fn is_in_front() -> bool {
+    match environment("CLOUDCHAT_TEST_THROUGH").as_deref() {
+        None | Some("") => false,
+        Some("nginx") => true,
+        Some(other) => panic!("CLOUDCHAT_TEST_THROUGH: {other:?} is not known"),
+    }
+}
+
+/// What paths begin with at this port.
+pub fn prefix_at(port: u16) -> &'static str {
+    let fronts = fronts().lock().expect("no holder panics");
+    if fronts.contains(&port) { PREFIX } else { "" }
+}
+
+impl Nginx {
+    /// In front of what listens at this port.
+    pub fn before(server: u16) -> Self {
+        Self::with(server, &[])
+    }
+
+    /// As `before`, with further replacements in the site; each must change something.
+    pub fn with(server: u16, replacements: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("there is room for temporary files");
+        let path = folder.path().to_str().expect("temporary names are UTF-8");
+        let (port, plain) = (free_port(), free_port());
+        let mut site = SITE.to_owned();
+        let mut replace = |from: &str, to: &str| {
+            assert!(site.contains(from), "the site says {from}");
+            site = site.replace(from, to);
+        };
+        replace("    listen [::]:80;\n", "");
+        replace("    listen [::]:443 ssl http2;\n", "");
+        replace("listen 80;", &format!("listen 127.0.0.1:{plain};"));
+        replace("listen 443 ssl http2;", &format!("listen 0.0.0.0:{port};"));
+        replace(
+            "server 127.0.0.1:5000;",
+            &format!("server 127.0.0.1:{server};"),
+        );
+        replace("/var/cache/nginx/cloudchat", &format!("{path}/cache"));
+        replace("/etc/letsencrypt/live/chat.example.com", path);
+        for (from, to) in replacements {
+            replace(from, to);
+        }
+        let made = rcgen::generate_simple_self_signed(vec!["chat.example.com".to_owned()])
+            .expect("it can be made");
+        let write = |name: &str, text: &str| {
+            fs::write(folder.path().join(name), text).expect("it is writable");
+        };
+        write("fullchain.pem", &made.cert.pem());
+        write("privkey.pem", &made.signing_key.serialize_pem());
+        write("site.conf", &site);
+        write("nginx.conf", &AROUND.replace("FOLDER", path));
+        let said = File::create(folder.path().join("said")).expect("it is writable");
+        let child = Command::new("nginx")
+            .args(["-p", path, "-c", &format!("{path}/nginx.conf")])
+            .args(["-e", &format!("{path}/error.log")])
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said)
+            .spawn()
+            .expect("Nginx is installed: run tests/run, or apt-get install nginx");
+        fronts().lock().expect("no holder panics").insert(port);
+        let mut nginx = Self {
+            child,
+            port,
+            folder,
+        };
+        until("Nginx to listen", || {
+            let ended = nginx.child.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "Nginx ended:\n{}", nginx.log());
+            TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        nginx
+    }
+
+    /// What it wrote to its log so far.
+    pub fn log(&self) -> String {
+        ["said", "error.log"]
+            .map(|name| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default())
+            .concat()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        fronts()
+            .lock()
+            .expect("no holder panics")
+            .remove(&self.port);
+    }
+}
