@@ -133,6 +133,11 @@ impl Hasher {
         self.call(password, |reply| Work::Hash { reply }).await
     }
 
+    /// Passwords waiting or under work, and how many may be.
+    pub fn queue(&self) -> (usize, usize) {
+        (self.places.used(), self.places.max())
+    }
+
     async fn call<T>(
         &self,
         password: Password,

@@ -9,6 +9,8 @@ pub mod demo;
 pub mod serve;
 pub mod worker;
 
+pub mod scrape;
+
 // HTTP: name the handler; HTTP in, HTTP out.
 pub mod router;
 
@@ -39,6 +41,7 @@ pub mod log;
 pub mod model;
 
 pub mod limits;
+pub mod metrics;
 
 // The doors to time, chance and the allocator, which everything may stand on.
 pub mod clock;

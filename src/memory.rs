@@ -100,6 +100,29 @@ pub fn begin_fresh_pages() {
     FRESH.set(heap);
 }
 
+/// Resident memory of the process in bytes, now and at its peak, as the kernel tells (proc(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resident {
+    /// `VmRSS`.
+    pub resident: u64,
+    /// `VmHWM`.
+    pub peak: u64,
+}
+
+/// None if the kernel does not tell.
+pub fn resident() -> Option<Resident> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kib * 1024)
+    };
+    Some(Resident {
+        resident: bytes("VmRSS:")?,
+        peak: bytes("VmHWM:")?,
+    })
+}
+
 /// Gives back what the calling thread has freed and not used again.
 #[expect(unsafe_code, reason = "the allocator has no safe interface")]
 pub fn collect() {

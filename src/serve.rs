@@ -17,6 +17,7 @@ use crate::limits::{KeyedPool, Windows};
 use crate::log::{self, Value};
 use crate::mail::Sender;
 use crate::saver::SAVE_TIMEOUT;
+use crate::scrape;
 use crate::store::Backend;
 use crate::upstream;
 use crate::worker::{self, Event, Mailing, Setup};
@@ -87,6 +88,11 @@ fn prepare(config: Config, budget: &Budget, inheritance: Inheritance) -> Result<
     let listen = &config.server.listen;
     let (held, retired) = sockets::open(listen, inheritance.sockets, workers, send_buffer)?;
     let control = inheritance.predecessor;
+    let scraped = config.metrics.map(scrape::bind).transpose()?;
+    let cores = match scraped {
+        Some(_) => scrape::cores(workers, config.providers.len()),
+        None => Vec::new(),
+    };
     let upstream = upstream::Shared::new(&config.upstream, &config.providers)?;
     let backend = Backend::start(&config.store, log_store)?;
     let mut stores: Vec<_> = (0..workers).map(|_| backend.connect()).collect();
@@ -122,6 +128,7 @@ fn prepare(config: Config, budget: &Budget, inheritance: Inheritance) -> Result<
             hasher: hasher.connect(),
             upstream: Arc::clone(&upstream),
             mail: mail.take(),
+            metrics: cores.get(usize::from(worker)).copied(),
             phases: phase.clone(),
             pulse: watchdog.pulse(worker.into()),
             events: event.clone(),
@@ -137,6 +144,14 @@ fn prepare(config: Config, budget: &Budget, inheritance: Inheritance) -> Result<
         });
         threads.push(thread.map_err(|error| format!("thread: {error}"))?);
     }
+    let sources = scrape::Sources {
+        cores,
+        shared: Arc::clone(&shared),
+        budget: budget.clone(),
+        upstream,
+        hasher: hasher.connect(),
+    };
+    let scrape = scraped.map(|listener| scrape::Running::start(listener, sources));
     Ok(Running {
         addresses: held.iter().map(|bound| bound.address.clone()).collect(),
         shared,
@@ -146,6 +161,7 @@ fn prepare(config: Config, budget: &Budget, inheritance: Inheritance) -> Result<
             events,
             left: workers,
             hasher,
+            scrape: scrape.transpose()?,
             backend,
             watchdog,
             predecessor: None,
@@ -271,6 +287,11 @@ impl Running {
         // The files of Unix sockets are the other's from now on.
         self.held.clear();
         self.phases.send_replace(Phase::HandedOver);
+        // Whoever scrapes is to meet the other.
+        self.parts
+            .scrape
+            .take()
+            .map_or(Ok(()), scrape::Running::stop)?;
         upgrade::tell_outcome(Ok(pid));
         if let Some(predecessor) = &mut self.parts.predecessor {
             predecessor.hand_on().await;
@@ -344,6 +365,7 @@ impl Running {
         for worker in self.workers {
             worker.join().map_err(|_| "a worker panicked")?;
         }
+        self.parts.scrape.map_or(Ok(()), scrape::Running::stop)?;
         self.parts.hasher.stop()?;
         self.parts.backend.stop()?;
         log::info("stopped", &[]);

@@ -22,19 +22,22 @@ use crate::http::address::Address;
 use crate::http::body::Scratch;
 use crate::http::wire::{ClientIo, Socket, Timeouts, Wire};
 use crate::limits::{Permit, READ_BYTES};
-use crate::log::{self, Value};
+use crate::log;
 use crate::mail::Sender;
 use crate::memory;
+use crate::metrics;
 use crate::router;
 use crate::saver::{SAVE_TIMEOUT, Saver};
 use crate::store::Stores;
 use crate::upstream::{self, Upstream};
 
 mod accept;
+mod beside;
 mod live;
 
 pub use accept::{Dealt, Door, Listener};
 use accept::{accept_own, accept_shared, take_dealt};
+use beside::{check_models, log_memory};
 use live::{Live, Lives};
 
 /// hyper's smallest write buffer; it also bounds a request's head.
@@ -63,6 +66,8 @@ pub struct Setup {
     pub upstream: Arc<upstream::Shared>,
     /// Sends the mails of the whole process; one worker has it.
     pub mail: Option<Mailing>,
+    /// Where it counts what happens, if that is wanted.
+    pub metrics: Option<&'static metrics::Core>,
     /// The server's phase.
     pub phases: watch::Receiver<Phase>,
     /// Asked for a sign of life now and then, if anybody wants to know.
@@ -123,10 +128,14 @@ async fn serve(setup: Setup) -> Result<(), String> {
         hasher,
         upstream,
         mail,
+        metrics,
         mut phases,
         pulse,
         events,
     } = setup;
+    if let Some(core) = metrics {
+        metrics::enter(core);
+    }
     let streams_max = shared.pools.streams.max();
     stores.begin();
     let (saver, saving) = Saver::start(stores.sessions.clone(), Clock::System, streams_max);
@@ -151,6 +160,9 @@ async fn serve(setup: Setup) -> Result<(), String> {
     begun.map_err(|_| "never begun")?;
     if worker == 0 {
         spawn_local(check_models(Rc::clone(&app)));
+        if let Some(every) = shared.config.log.memory_every {
+            spawn_local(log_memory(Rc::clone(&app), every));
+        }
     }
     let mut mailing = JoinSet::new();
     if let Some(mail) = mail {
@@ -298,19 +310,4 @@ async fn connection(app: Rc<App>, socket: Socket, peer: Address, permit: Permit,
     .await;
     drop(permit);
     drop(lives);
-}
-
-/// Warns of models that their provider no longer serves.
-async fn check_models(app: Rc<App>) {
-    for (index, row) in app.upstream.providers().iter().enumerate() {
-        if let Ok(Some(false)) = app.upstream.model_served(index).await {
-            log::warn(
-                "model not served",
-                &[
-                    ("provider", Value::Str(&row.name)),
-                    ("model", Value::Str(&row.model)),
-                ],
-            );
-        }
-    }
 }

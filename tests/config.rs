@@ -396,7 +396,8 @@ fn the_old_service_s_variables_load() {
     assert_eq!(provider.key.as_ref().unwrap().0, "hidden-4");
     let warnings = config.warnings.join("\n");
     assert!(warnings.contains("deepseek-chat is no longer served"));
-    assert!(warnings.contains("not used by this version: ENABLE_SCHEDULER"));
+    let minute = std::time::Duration::from_secs(60);
+    assert_eq!(config.log.memory_every, Some(minute));
     let database = config.store.database.as_ref().unwrap();
     assert_eq!(database.hosts, [("127.0.0.1".to_owned(), 6432)]);
     assert_eq!(

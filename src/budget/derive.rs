@@ -2,9 +2,9 @@
 
 use super::{
     Budget, CALL_BYTES, CONNECTION_BYTES, DATABASE_BYTES, HASH_CALL_BYTES, HASHER_BYTES,
-    IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX, MAIL_BYTES, PROVIDER_BYTES, REDIS_BYTES,
-    REDIS_CONNECTIONS, Row, SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES, STREAMS_MIN,
-    STREAMS_PER_STALLED, STREAMS_PER_WIDE, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
+    IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX, MAIL_BYTES, METRICS_BYTES, PROVIDER_BYTES,
+    REDIS_BYTES, REDIS_CONNECTIONS, Row, SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES,
+    STREAMS_MIN, STREAMS_PER_STALLED, STREAMS_PER_WIDE, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
 };
 use crate::config::Config;
 
@@ -17,6 +17,8 @@ pub(super) struct Needs {
     database_connections: usize,
     /// Clients of Redis.
     redis_clients: usize,
+    /// Whether there are metrics.
+    has_metrics: bool,
     /// What the hasher computes in, its queue, and its thread.
     hasher_bytes: usize,
     /// Idle provider connections, and the bytes of all of them.
@@ -66,6 +68,7 @@ impl Needs {
                 Some(_) => config.server.workers,
                 None => 0,
             },
+            has_metrics: config.metrics.is_some(),
             hasher_bytes: config.auth.hash_memory_max
                 + HASHER_BYTES
                 + config.auth.hash_queue_max * HASH_CALL_BYTES,
@@ -149,6 +152,14 @@ impl Needs {
             MAIL_BYTES,
             "a letter and a connection with TLS",
         )?;
+        if self.has_metrics {
+            sum.take(
+                "metrics",
+                1,
+                METRICS_BYTES,
+                "metrics.listen: thread, text, cells",
+            )?;
+        }
 
         // The share grows evenly with the memory, so that more memory never means fewer streams;
         // what is left of it beyond whole lines stays in the remainder.
@@ -297,6 +308,7 @@ mod tests {
     fn needs(workers: usize, tls: bool) -> Needs {
         let transport = Transport::of(tls);
         Needs {
+            has_metrics: false,
             workers,
             calls: 256,
             database_connections: workers,

@@ -31,6 +31,9 @@ pub const HASH_CALL_BYTES: usize = KIB;
 /// The mail sender: one letter, and a connection with TLS (session, certificates, buffers that a
 /// handshake has grown).
 pub const MAIL_BYTES: usize = 64 * KIB;
+/// The metrics: a thread with its runtime, four connections, the text as it is written and as it is
+/// sent, and the cores' cells.
+pub const METRICS_BYTES: usize = 512 * KIB;
 /// A connection to PostgreSQL: the driver's two buffers of 8 KiB, its prepared statements, and TLS.
 pub const DATABASE_BYTES: usize = 48 * KIB;
 /// A core's client of Redis: its task, buffers that a history has grown, and TLS.

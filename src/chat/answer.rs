@@ -25,6 +25,7 @@ use crate::http::wire::Wire;
 use crate::limits::{KeyedPermit, PIECE_BYTES_MAX, Permit};
 use crate::llm::Finish;
 use crate::llm::transcoder::Fault;
+use crate::metrics;
 use crate::saver::Finished;
 use crate::store::{HistoryLimits, Turn};
 
@@ -137,7 +138,9 @@ impl Stream {
         match end {
             Some(step) => self.end(reader, step),
             None => {
-                self.record.first_text = Some(clock::now() - self.question.received);
+                let took = clock::now() - self.question.received;
+                self.record.first_text = Some(took);
+                metrics::first_text(took);
                 self.send_in_pieces(lines, reader);
             }
         }
@@ -269,12 +272,16 @@ impl Stream {
         };
         let app = &self.question.app;
         let mut out = app.out.lend();
+        let read_at = metrics::is_on().then(clock::now);
         let step = reader.poll_lines(app, cx, &mut out.bytes);
         if mem::take(&mut reader.heard) {
             self.silent_since = None;
         }
         let step = match step {
             Poll::Ready(Step::Lines) if out.bytes.len() <= PIECE_BYTES_MAX => {
+                if let Some(read_at) = read_at {
+                    self.wire.sends_what_was_read_at(read_at);
+                }
                 return Poll::Ready(Some(Chunk::lent(out)));
             }
             Poll::Ready(step) => step,

@@ -17,6 +17,7 @@ use crate::limits::Permit;
 use crate::llm::prompt::{self, Prompt};
 use crate::llm::transcoder::Fault;
 use crate::log::{self, Value};
+use crate::metrics;
 use crate::store::{ChatKey, Owner};
 use crate::upstream::Ticket;
 
@@ -221,6 +222,9 @@ fn release_prompt(question: &Question) {
 
 /// Writes down why a provider's answer did not come, or did not come to its end.
 pub fn log_failure(question: &Question, provider: usize, trouble: &Trouble) {
+    if let Some(cause) = trouble.cause() {
+        metrics::provider_error(provider, cause);
+    }
     let cause = trouble.message();
     let (status, code) = match trouble {
         Trouble::Provider(failure) => (failure.status(), failure.code()),

@@ -9,6 +9,7 @@ use crate::chat::trouble::Trouble;
 use crate::limits::Permit;
 use crate::llm::Finish;
 use crate::llm::transcoder::{Sink, Transcoder, write_line};
+use crate::metrics;
 use crate::upstream::Exchange;
 
 /// What came of reading on.
@@ -186,6 +187,7 @@ struct Lines<'a> {
 impl Sink for Lines<'_> {
     fn text(&mut self, escaped: &[u8]) {
         write_line(self.out, escaped);
+        metrics::text();
         self.answer.add(escaped);
     }
 }

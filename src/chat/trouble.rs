@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::llm::transcoder::Fault;
+use crate::metrics::Cause;
 use crate::upstream::Failure;
 
 /// What went wrong between a question and the end of its answer.
@@ -33,6 +34,25 @@ impl Trouble {
             Self::Stream(_) | Self::Silent | Self::AllBroken(_) => true,
             Self::TooLong | Self::Store | Self::Restarting => false,
         }
+    }
+
+    /// What it counts as, if it is the provider's.
+    pub fn cause(&self) -> Option<Cause> {
+        Some(match self {
+            Self::Provider(failure) => match failure {
+                Failure::Unreachable { .. } => Cause::Unreachable,
+                Failure::Refused { .. } => Cause::Refused,
+                Failure::ModelNotServed { .. } => Cause::ModelNotServed,
+                Failure::Overloaded { .. } => Cause::Overloaded,
+                Failure::NoEventStream | Failure::Malformed { .. } => Cause::Malformed,
+                Failure::Silent => Cause::Silent,
+                Failure::Cut => Cause::Broken,
+            },
+            Self::Stream(Fault::NoLongLine) => return None,
+            Self::Stream(_) => Cause::Broken,
+            Self::Silent => Cause::Silent,
+            Self::TooLong | Self::AllBroken(_) | Self::Store | Self::Restarting => return None,
+        })
     }
 
     /// What the client is told: what happened, no key and no internal address.

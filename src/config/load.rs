@@ -1,6 +1,7 @@
 //! Merges the sources into a [`Config`]. Each key stands here once: its name, the variable that
 //! replaces it, its default and its bounds.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::read::{Reader, quoted};
@@ -22,10 +23,6 @@ const GIB: u64 = 1 << 30;
 const SYSTEM_PROMPT: &str = "请你扮演张人大，英文名 Renda Zhang";
 /// Longest system prompt: it goes out with every request.
 const SYSTEM_PROMPT_BYTES_MAX: usize = 64 << 10;
-
-/// Variables of the service that CloudChat replaces, for parts that this version does not have.
-/// They are accepted, so that an existing `cloudchat.env` works, and named in a warning.
-const UNUSED_VARIABLES: [&str; 1] = ["ENABLE_SCHEDULER"];
 
 pub fn load(sources: &Sources<'_>) -> Result<Config, Vec<String>> {
     let (file, text) = match sources.file {
@@ -58,6 +55,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
     let has_old_hashes = store.database.is_some();
     let mut config = Config {
         log: log(reader),
+        metrics: metrics(reader),
         memory: memory(reader, has_old_hashes),
         chat: chat(reader, &mut warnings),
         auth: auth(reader, has_old_hashes, &mut warnings),
@@ -72,13 +70,6 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         redis.session_ttl = config.auth.session_ttl;
     }
     reader.finish();
-    let unused: Vec<&str> = UNUSED_VARIABLES
-        .into_iter()
-        .filter(|name| reader.variable(name).is_some())
-        .collect();
-    if !unused.is_empty() {
-        warnings.push(format!("not used by this version: {}", unused.join(", ")));
-    }
     Config { warnings, ..config }
 }
 
@@ -210,10 +201,34 @@ fn log(reader: &mut Reader<'_>) -> Log {
     let log = Log {
         format: section.choice("format", &formats),
         client_address: section.bool("client_address", false),
+        memory_every: {
+            let every = section.seconds("memory_seconds", 60.0, 1.0..=DAY);
+            section
+                .bool(("memory", "ENABLE_SCHEDULER"), false)
+                .then_some(every)
+        },
         journal: log::is_journal(stream.as_deref()),
     };
     section.finish();
     log
+}
+
+fn metrics(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+    let mut section = reader.section("metrics");
+    let listen = section.text("listen", |text| match text.parse::<SocketAddr>() {
+        _ if text.is_empty() => Ok(None),
+        Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+        Ok(_) => Err(format!(
+            "{} is no loopback address; anybody could read it",
+            quoted(text)
+        )),
+        Err(_) => Err(format!(
+            "{} is no address such as \"127.0.0.1:9500\"",
+            quoted(text)
+        )),
+    });
+    section.finish();
+    listen.flatten()
 }
 
 fn memory(reader: &mut Reader<'_>, has_old_hashes: bool) -> usize {

@@ -37,6 +37,8 @@ pub struct Config {
     pub server: Server,
     /// Log lines.
     pub log: Log,
+    /// Where the metrics can be had, a loopback address; `None`: nothing is counted.
+    pub metrics: Option<SocketAddr>,
     /// Bytes from which `budget` derives every limit, 1M to 1024G.
     pub memory: usize,
     /// What clients of a chat get.
@@ -166,6 +168,8 @@ pub struct Log {
     pub format: LogFormat,
     /// Whether request lines hold the client's address.
     pub client_address: bool,
+    /// How often a line tells the memory in use, 1 to 86,400 s; `None`: never.
+    pub memory_every: Option<Duration>,
     /// Whether stderr is the systemd journal (found out, not configured).
     pub journal: bool,
 }

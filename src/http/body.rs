@@ -14,6 +14,7 @@ use crate::clock;
 use crate::http::request::{Record, RequestId, StreamRecord};
 use crate::http::wire::Busy;
 use crate::limits::PIECE_BYTES_MAX;
+use crate::metrics;
 
 /// Bytes on their way to hyper, which copies them into its write buffer at once.
 #[derive(Debug)]
@@ -197,6 +198,7 @@ impl Body {
     pub fn attach(&mut self, busy: Busy, record: Record, now: Instant) -> RequestId {
         match &mut self.0 {
             Kind::Stream(stream) => {
+                metrics::stream_started();
                 let id = record.id.clone();
                 stream.record = Some(record);
                 stream._busy = Some(busy);
@@ -214,7 +216,9 @@ impl Body {
 impl<S: Source + ?Sized> Drop for Stream<S> {
     fn drop(&mut self) {
         if let Some(record) = &self.record {
-            record.write(clock::now(), Some(&self.source.report()));
+            let report = self.source.report();
+            metrics::stream_ended(report.end);
+            record.write(clock::now(), Some(&report));
         }
     }
 }

@@ -173,6 +173,22 @@ impl Reply {
     }
 }
 
+/// The metrics, for whoever scrapes them.
+pub fn metrics(text: String) -> Response<Body> {
+    let mut reply = Reply::new(StatusCode::OK, Body::whole(Chunk::owned(text.into_bytes())));
+    let headers = reply.0.headers_mut();
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    reply.0
+}
+
+/// Another path than that of the metrics, or a method that is none of `allow`.
+pub fn metrics_refused(allow: Option<&'static str>) -> Response<Body> {
+    let error = allow.map_or(Error::NotFound, Error::MethodNotAllowed);
+    Reply::error(&error, Style::Plain).0
+}
+
 /// The one place where an error gets its status.
 fn status(error: &Error) -> StatusCode {
     match error {

@@ -20,6 +20,7 @@ use crate::http::reply::X_REQUEST_ID;
 use crate::http::wire::Wire;
 use crate::limits::{Permit, Pool};
 use crate::log::{self, Value};
+use crate::metrics;
 
 /// What is read of a body that was refused, so that the refusal arrives.
 const DISCARD_BYTES_MAX: usize = 1 << 20;
@@ -243,6 +244,7 @@ pub struct StreamRecord {
 impl Record {
     /// Writes the line; for a stream at its end (`now`), with how it went.
     pub fn write(&self, now: Instant, stream: Option<&StreamRecord>) {
+        metrics::request(self.route, self.status);
         if self.client.is_none() && stream.is_none() {
             return log::request(|| self.line(now), &[]);
         }

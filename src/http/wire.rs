@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::clock::{self, Timer};
 use crate::limits::{Permit, Pool};
+use crate::metrics;
 
 /// How long a client may stall when the budget's share of stalled clients is used up.
 const STALL_WITHOUT_PERMIT: Duration = Duration::from_secs(1);
@@ -62,6 +63,8 @@ pub struct Wire {
     /// Something was handed to hyper that has not reached the kernel yet.
     unflushed: Cell<bool>,
     flush_waker: RefCell<Option<Waker>>,
+    /// When the oldest bytes were read whose lines have not reached the kernel yet; only if that counts.
+    read_at: Cell<Option<Instant>>,
 }
 
 impl Wire {
@@ -75,6 +78,7 @@ impl Wire {
             stall_permits: Cell::new(1),
             unflushed: Cell::new(false),
             flush_waker: RefCell::new(None),
+            read_at: Cell::new(None),
         })
     }
 
@@ -90,6 +94,11 @@ impl Wire {
     /// Says how much the answer being written will cost if its client stalls.
     pub fn set_stall_permits(&self, n: usize) {
         self.stall_permits.set(n);
+    }
+
+    /// Says that lines are about to be handed to hyper whose bytes were read at that time.
+    pub fn sends_what_was_read_at(&self, at: Instant) {
+        self.read_at.set(Some(self.read_at.get().unwrap_or(at)));
     }
 
     /// Says that bytes are about to be handed to hyper whose arrival matters.
@@ -237,6 +246,9 @@ impl AsyncWrite for ClientIo {
             return this.poll_stall(cx).map(Err);
         }
         this.stall = None;
+        if let Some(read_at) = this.wire.read_at.take() {
+            metrics::added_delay(clock::now() - read_at);
+        }
         written
     }
 

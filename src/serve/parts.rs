@@ -6,6 +6,7 @@ use super::notify::Watchdog;
 use super::signals::{Heard, Told};
 use super::upgrade::{Predecessor, Word};
 use crate::hasher;
+use crate::scrape;
 use crate::store::Backend;
 use crate::worker::Event;
 
@@ -16,6 +17,8 @@ pub struct Parts {
     /// Workers that have not ended.
     pub left: usize,
     pub hasher: hasher::Running,
+    /// Tells the metrics, if that is wanted.
+    pub scrape: Option<scrape::Running>,
     pub backend: Backend,
     pub watchdog: Watchdog,
     /// The process that served before, as long as it runs.
@@ -61,6 +64,9 @@ impl Parts {
                     None => return "the workers are gone".to_owned(),
                 },
                 () = self.hasher.ended() => return "the hasher's thread ended".to_owned(),
+                () = scrape::ended(self.scrape.as_ref()) => {
+                    return "the metrics' thread ended".to_owned();
+                }
                 () = self.backend.ended() => return "the store's thread ended".to_owned(),
                 () = self.watchdog.watch() => {}
                 word = hear(&mut self.predecessor) => self.heed(word),

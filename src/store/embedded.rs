@@ -20,6 +20,7 @@ use super::secrets::{AccountFile, Secrets};
 use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, sqlite};
 use crate::clock::{self, Clock};
 use crate::config;
+use crate::metrics;
 use crate::model::{Token, UserId};
 
 /// Pause between sweeps: 4 × 25 rows of each kind a second while there are expired ones.
@@ -120,7 +121,7 @@ impl Queue {
         &self,
         make: impl FnOnce(Reply<T>) -> Call,
     ) -> Result<T, StoreError> {
-        let spending = Spending::begin(self.timeout);
+        let spending = Spending::begin(metrics::Store::Sqlite, self.timeout);
         let answered = async {
             let place = Arc::clone(&self.places).acquire_owned().await;
             // Closed: the store is stopping.

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use crate::clock;
+use crate::metrics::{self, Store};
 
 tokio::task_local! {
     /// What is left of it; only within [`limit`].
@@ -22,17 +23,19 @@ pub fn limit<T>(all: Duration, work: impl Future<Output = T>) -> impl Future<Out
 #[derive(Debug)]
 pub(super) struct Spending {
     started: tokio::time::Instant,
+    store: Store,
     /// When the call must have ended.
     pub deadline: tokio::time::Instant,
 }
 
 impl Spending {
     /// A call that may take so long where nothing else limits it.
-    pub fn begin(call_max: Duration) -> Self {
+    pub fn begin(store: Store, call_max: Duration) -> Self {
         let started = clock::now();
         let left = LEFT.try_with(Cell::get).unwrap_or(call_max);
         Self {
             started,
+            store,
             deadline: started + call_max.min(left),
         }
     }
@@ -41,6 +44,7 @@ impl Spending {
 impl Drop for Spending {
     fn drop(&mut self) {
         let spent = clock::now() - self.started;
+        metrics::store_call(self.store, spent);
         // Outside of a request there is nothing to take it off.
         LEFT.try_with(|left| left.set(left.get().saturating_sub(spent)))
             .unwrap_or_default();
@@ -54,14 +58,14 @@ mod tests {
     const CALL_MAX: Duration = Duration::from_secs(2);
 
     fn allowed() -> Duration {
-        let call = Spending::begin(CALL_MAX);
+        let call = Spending::begin(Store::Sqlite, CALL_MAX);
         call.deadline - call.started
     }
 
     #[tokio::test(start_paused = true)]
     async fn calls_of_one_request_share_its_time() {
         let call = async |seconds| {
-            let _spending = Spending::begin(CALL_MAX);
+            let _spending = Spending::begin(Store::Sqlite, CALL_MAX);
             tokio::time::advance(Duration::from_secs_f64(seconds)).await;
         };
         limit(Duration::from_millis(2500), async {

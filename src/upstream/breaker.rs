@@ -52,6 +52,15 @@ impl Breaker {
         Ok(true)
     }
 
+    /// The state's name.
+    pub fn state(&self, now: Instant) -> &'static str {
+        match self.state {
+            State::Closed { .. } => "closed",
+            State::Open { until } if now < until => "open",
+            State::Open { .. } | State::HalfOpen { .. } => "half_open",
+        }
+    }
+
     /// A request succeeded. Late successes of requests from before it opened do not close it.
     pub fn succeeded(&mut self, probe: bool) {
         if probe || matches!(self.state, State::Closed { .. }) {
@@ -137,7 +146,7 @@ impl Drop for Ticket {
 }
 
 /// A panic elsewhere cannot leave the state half written, so poison does not matter.
-fn lock(breaker: &Mutex<Breaker>) -> std::sync::MutexGuard<'_, Breaker> {
+pub(super) fn lock(breaker: &Mutex<Breaker>) -> std::sync::MutexGuard<'_, Breaker> {
     breaker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

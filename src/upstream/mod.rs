@@ -101,6 +101,14 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// The states of the providers' breakers, in their order.
+    pub fn breakers(&self, now: Instant) -> impl Iterator<Item = &'static str> {
+        let rows = self.rows.iter();
+        rows.map(move |row| breaker::lock(&row.breaker).state(now))
+    }
+}
+
 fn server_name(provider: &config::Provider) -> Result<ServerName<'static>, String> {
     ServerName::try_from(provider.host.clone())
         .map_err(|_| format!("provider {}: its host is no host name", provider.name))

@@ -34,6 +34,7 @@ mod history;
 mod limits;
 mod log;
 mod memory;
+mod metrics;
 mod openapi;
 mod process;
 mod side_by_side;

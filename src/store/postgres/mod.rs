@@ -30,6 +30,7 @@ use super::{OnEvent, StoreError};
 use crate::clock;
 use crate::config::{self, Database};
 use crate::entropy;
+use crate::metrics;
 use connection::{Manager, Parameters, Server, Trouble};
 use statement::Statement;
 
@@ -252,7 +253,7 @@ impl Pool {
         parameters: Parameters<'_>,
         is_bound: bool,
     ) -> Result<Vec<Row>, Refusal> {
-        let spending = Spending::begin(self.shared.timeout);
+        let spending = Spending::begin(metrics::Store::Postgres, self.shared.timeout);
         let deadline = spending.deadline;
         let mut lease = match timeout_at(deadline, self.connections.get()).await {
             Ok(Ok(object)) => Lease(Some(object)),

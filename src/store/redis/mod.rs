@@ -34,6 +34,7 @@ use super::patience::Spending;
 use super::{OnEvent, StoreError, roots};
 use crate::clock;
 use crate::config::{self, RedisKind};
+use crate::metrics;
 use ask::Ask;
 use keys::Keys;
 
@@ -304,7 +305,7 @@ impl Link {
         if asks.is_empty() {
             return Ok(Vec::new());
         }
-        let spending = Spending::begin(self.0.shared.timeout);
+        let spending = Spending::begin(metrics::Store::Redis, self.0.shared.timeout);
         // A server that hangs must not gather calls without end.
         let Ok(_permit) = self.0.calls.try_acquire() else {
             return Err(self.failed(&"too many calls wait for an answer"));
