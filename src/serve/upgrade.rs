@@ -110,9 +110,13 @@ impl Inheritance {
         {
             return passed.take();
         }
-        let fds = sd_notify::listen_fds_with_names();
+        let fds = sd_notify::listen_fds();
         let fds = fds.map_err(|error| format!("sockets from systemd (LISTEN_FDS): {error}"))?;
-        let sockets = fds.map(|(fd, name)| {
+        // They help whoever reads the error, and may be another process's.
+        let names = config::environment("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let sockets = fds.map(|fd| {
+            let name = names.next().unwrap_or_default();
             adopt(fd, Origin::Systemd).map_err(|error| format!("{error} (named {name:?})"))
         });
         let sockets: Vec<Bound> = sockets.collect::<Result<_, String>>()?;

@@ -3,7 +3,6 @@
 use std::fs;
 
 use crate::kit::provider::Answer;
-use crate::kit::server::run;
 use crate::kit::{Conn, Provider, until};
 use crate::supervisor::{Held, Service, test};
 
@@ -68,10 +67,19 @@ fn what_is_no_listening_socket_is_one_clear_line() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("file descriptor 3"), "{errors}");
-    // Somebody else's are left alone.
-    let env = [("LISTEN_PID", "1"), ("LISTEN_FDS", "1")];
-    let (code, _, errors) = run(&["check", "--data-dir", data], &env);
-    assert_eq!(code, 0, "{errors}");
+}
+
+#[test]
+fn sockets_of_another_process_are_left_alone() {
+    let provider = Provider::friendly();
+    let env = [
+        ("LISTEN_PID", "1"),
+        ("LISTEN_FDS", "1"),
+        ("LISTEN_FDNAMES", "x"),
+    ];
+    let env = env.map(|(name, value)| (name, value.to_owned()));
+    let service = Service::start_with(Held::ByServer, &provider, "", env.to_vec());
+    assert_eq!(test(&mut service.tcp()).status, 200);
 }
 
 #[test]

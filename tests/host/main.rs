@@ -14,5 +14,6 @@ mod backup;
 mod load;
 mod rollback;
 mod supervisor;
+mod units;
 mod upgrade;
 mod upgrades;

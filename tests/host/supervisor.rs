@@ -149,7 +149,11 @@ impl Service {
         // LISTEN_PID is the process's own id, which only it knows in time.
         let mut command = Command::new("/bin/sh");
         command
-            .args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"])
+            .args([
+                "-c",
+                "[ -n \"$LISTEN_PID\" ] || export LISTEN_PID=$$; exec \"$@\"",
+                "sh",
+            ])
             .arg(self.program())
             .args(["serve", "--config"])
             .arg(self.path("config.toml"))
@@ -192,6 +196,14 @@ impl Service {
         let child = command.spawn().expect("the shell starts");
         self.main_pid = child.id() as i32;
         self.pids.push(self.main_pid);
+    }
+
+    /// Stops the main process and starts another, with the same sockets.
+    pub fn restart(&mut self) {
+        self.signal(libc::SIGTERM);
+        assert_eq!(self.ended(self.main_pid), 0);
+        self.spawn();
+        self.expect("READY=1");
     }
 
     /// Everything that the service has said to systemd.
