@@ -17,6 +17,7 @@ use crate::demo::{self, DemoArgs};
 use crate::{hasher, log, serve};
 
 mod backup;
+mod doctor;
 mod migrate;
 mod reload;
 mod user;
@@ -34,6 +35,8 @@ enum Command {
     Serve(Settings),
     /// Tell whether a configuration would start, and print the memory sum and every limit
     Check(Settings),
+    /// Look for what breaks a server in practice, and print the lines that fix it
+    Doctor(doctor::DoctorArgs),
     /// Print a configuration file with every key, its default and why it is there
     ExampleConfig,
     /// Run the server with a simulated model: nothing to configure, nothing to install
@@ -76,6 +79,8 @@ const HASHES_MEASURED: usize = 9;
 enum Failure {
     /// Wrong arguments or configuration.
     Mistakes(Vec<String>),
+    /// What was looked for has been found, and printed.
+    Found,
     /// Something failed while running.
     Stopped(String),
 }
@@ -97,6 +102,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Serve(settings) => run_serve(&settings),
         Command::Check(settings) => run_check(&settings),
+        Command::Doctor(args) => doctor::run(&args),
         Command::ExampleConfig => print(config::EXAMPLE),
         Command::Demo(place) => run_demo(place),
         Command::Backup(args) => backup::back_up(&args),
@@ -107,6 +113,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let (lines, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Found) => (Vec::new(), 1),
         Err(Failure::Stopped(line)) => (vec![line], 1),
         Err(Failure::Mistakes(lines)) => (lines, 2),
     };

@@ -6,6 +6,7 @@
 // Entry: start, stop, one core, one connection.
 pub mod cli;
 pub mod demo;
+pub mod doctor;
 pub mod serve;
 pub mod worker;
 

@@ -37,6 +37,8 @@ pub use outcomes::{
     SESSIONS_PER_USER_MAX, Session, SessionInfo, Taken, TokenUse, USER_AGENT_CHARS_MAX, Updated,
 };
 pub use patience::limit;
+pub use postgres::{PostgresFacts, inspect as inspect_postgres};
+pub use redis::{RedisFacts, inspect as inspect_redis};
 pub use sessions::Sessions;
 
 /// Longest life of a reset token, milliseconds: a used one is remembered for longer.

@@ -24,6 +24,7 @@ mod common;
 mod cookies;
 mod cross_site;
 mod demo;
+mod doctor;
 mod drain;
 mod durable;
 mod embedded;

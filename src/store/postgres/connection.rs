@@ -259,6 +259,25 @@ impl Connection {
         }
     }
 
+    /// Whether what is prepared here gets a name from somebody between us and the server, who keeps it
+    /// for us; the server itself takes the one we give.
+    pub async fn has_names_of_the_pooler(&self) -> Result<bool, Trouble> {
+        const OTHERS: &str = "SELECT count(*) FROM pg_catalog.pg_prepared_statements
+            WHERE name !~ '^s[0-9]+$' AND NOT from_sql";
+        let seen = async {
+            let names = self.client.prepare_typed(OTHERS, &[]).await?;
+            self.client
+                .query_one(&names, &[])
+                .await?
+                .try_get::<_, i64>(0)
+        };
+        match seen.await.map_err(Trouble::Failed) {
+            Ok(names) => Ok(names > 0),
+            Err(trouble) if trouble.is_lost_statement() => Ok(false),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
     /// Ends the transaction of a call that was given up, without waiting for it: whatever is sent
     /// next comes after.
     pub fn roll_back(&mut self) {

@@ -6,6 +6,7 @@
 //! `calls`) runs in a transaction that is committed if the caller still waits.
 
 mod connection;
+mod inspect;
 mod migrate;
 mod outbox;
 mod statement;
@@ -34,6 +35,7 @@ use crate::metrics;
 use connection::{Manager, Parameters, Server, Trouble};
 use statement::Statement;
 
+pub use inspect::{PostgresFacts, inspect};
 pub(super) use migrate::migrate;
 
 /// For connecting, looking at the schema and reading the secrets.

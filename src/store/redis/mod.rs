@@ -9,6 +9,7 @@
 
 mod ask;
 mod chats;
+mod inspect;
 mod keys;
 mod sessions;
 mod windows;
@@ -36,6 +37,7 @@ use crate::clock;
 use crate::config::{self, RedisKind};
 use crate::metrics;
 use ask::Ask;
+pub use inspect::{RedisFacts, inspect};
 use keys::Keys;
 
 /// From a lost connection to the next attempt, and from each to the next; fred adds up to 50 ms.

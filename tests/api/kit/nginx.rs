@@ -91,7 +91,10 @@ impl Nginx {
         replace("    listen [::]:80;\n", "");
         replace("    listen [::]:443 ssl http2;\n", "");
         replace("listen 80;", &format!("listen 127.0.0.1:{plain};"));
-        replace("listen 443 ssl http2;", &format!("listen 0.0.0.0:{port};"));
+        replace(
+            "listen 443 ssl http2;",
+            &format!("listen 0.0.0.0:{port}; listen [::1]:{port};"),
+        );
         replace(
             "server 127.0.0.1:5000;",
             &format!("server 127.0.0.1:{server};"),

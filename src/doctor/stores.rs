@@ -1,0 +1,135 @@
+//! The stores: reachable, of a version that will do, and set as CloudChat needs them.
+
+use super::Report;
+use crate::config::{Statements, Store};
+use crate::store::{PostgresFacts, RedisFacts, inspect_postgres, inspect_redis};
+
+/// Oldest PostgreSQL that is still looked after (`server_version_num`).
+const POSTGRES_MIN: i32 = 130_000;
+/// Oldest Redis with all that we use.
+const REDIS_MIN: (u32, u32) = (6, 2);
+/// Share of `maxmemory` above which a Redis that evicts nothing is as good as full.
+const FULL: f64 = 0.95;
+
+pub fn check(report: &mut Report, store: &Store) {
+    if let Some(database) = &store.database {
+        match inspect_postgres(database) {
+            Ok(facts) => postgres(report, &facts, database.statements, store),
+            Err(why) => report.check(
+                "database",
+                Err((why, "DATABASE_URL=postgres://… of a server that runs: systemctl status postgresql pgbouncer".into())),
+            ),
+        }
+    }
+    if let Some(redis) = &store.redis {
+        match inspect_redis(redis) {
+            Ok(facts) => self::redis(report, &facts),
+            Err(why) => report.check(
+                "redis",
+                Err((why, "REDIS_HOST=… and REDIS_PASSWORD=… of a server that runs: systemctl status redis-server".into())),
+            ),
+        }
+    }
+}
+
+fn postgres(report: &mut Report, facts: &PostgresFacts, statements: Statements, store: &Store) {
+    report.expect(
+        "database version",
+        facts.version >= POSTGRES_MIN,
+        format!(
+            "PostgreSQL {} is not looked after any more",
+            facts.version / 10_000
+        ),
+        "upgrade PostgreSQL to 13 or later",
+    );
+    report.check(
+        "database schema",
+        facts
+            .schema
+            .clone()
+            .map_err(|what| (what, "cloudchat migrate".to_owned())),
+    );
+    if facts.is_pooled {
+        report.expect(
+            "pgbouncer",
+            facts.is_by_transaction,
+            "PgBouncer keeps a server connection for each of ours (pool_mode = session)",
+            "pool_mode = transaction",
+        );
+        report.expect(
+            "pgbouncer",
+            facts.keeps_statements || !facts.is_by_transaction || statements == Statements::Unnamed,
+            "PgBouncer does not keep prepared statements: PostgreSQL plans each call anew",
+            "max_prepared_statements = 200 in pgbouncer.ini (PgBouncer 1.21 or later)",
+        );
+    } else {
+        let ours = store
+            .database
+            .as_ref()
+            .map_or(0, |database| database.connections_per_core);
+        report.expect(
+            "database connections",
+            i64::from(facts.connections_max) > ours as i64 + 3,
+            format!(
+                "PostgreSQL takes {} connections, each core of ours wants {ours}",
+                facts.connections_max
+            ),
+            format!(
+                "max_connections = {} or a smaller database.pool_size",
+                4 * ours + 10
+            ),
+        );
+    }
+}
+
+fn redis(report: &mut Report, facts: &RedisFacts) {
+    report.expect(
+        "redis version",
+        facts.version >= REDIS_MIN,
+        format!("Redis {}.{} is too old", facts.version.0, facts.version.1),
+        "upgrade Redis to 6.2 or later",
+    );
+    report.expect(
+        "redis memory",
+        facts.memory_max > 0,
+        "Redis has no maxmemory: it grows until the kernel ends something",
+        "maxmemory 64mb",
+    );
+    if let Some(policy) = facts.policy.as_deref() {
+        let is_full =
+            facts.memory_max > 0 && facts.memory_used as f64 >= FULL * facts.memory_max as f64;
+        let what = match policy {
+            "noeviction" if is_full => Some(
+                "Redis is full and evicts nothing (noeviction): logins and chats get 503"
+                    .to_owned(),
+            ),
+            "noeviction" => Some(
+                "Redis evicts nothing (noeviction): when it is full, logins and chats get 503"
+                    .to_owned(),
+            ),
+            "volatile-ttl" => None,
+            other => Some(format!(
+                "Redis evicts by {other}: logins may go before chats and limits"
+            )),
+        };
+        let fix = "redis-cli CONFIG SET maxmemory-policy volatile-ttl; the same in redis.conf";
+        report.check(
+            "redis eviction",
+            what.map_or(Ok(()), |what| Err((what, fix.to_owned()))),
+        );
+    }
+    if let Some(persists) = facts.persists {
+        report.expect(
+            "redis persistence",
+            persists,
+            "Redis writes nothing down: a restart logs everybody out",
+            "appendonly yes",
+        );
+    }
+    report.expect(
+        "redis persistence",
+        facts.writes_well,
+        "Redis's last attempt to write its data down failed",
+        "df -h, and Redis's log, say why",
+    );
+}

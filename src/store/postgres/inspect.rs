@@ -1,0 +1,93 @@
+//! What `cloudchat doctor` wants to know of a database and of the pooler before it. Nothing is changed.
+
+use tokio_postgres::types::Type;
+
+use super::connection::{Connection, Server, Trouble};
+use super::{START_TIMEOUT, migrate, wait_for};
+use crate::config::Database;
+
+/// How often it is looked whether two connections share one of the server's.
+const LOOKS_MAX: usize = 10;
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresFacts {
+    /// `server_version_num`, such as 150004.
+    pub version: i32,
+    /// `max_connections`.
+    pub connections_max: i32,
+    /// Whether the schema is the one that this version works on; if not, one line.
+    pub schema: Result<(), String>,
+    /// Something stands before it that has connections of its own, such as PgBouncer.
+    pub is_pooled: bool,
+    /// It hands them out by the transaction.
+    pub is_by_transaction: bool,
+    /// It keeps prepared statements all the same.
+    pub keeps_statements: bool,
+}
+
+/// Connects and looks. Blocks, for ten seconds at most.
+///
+/// # Errors
+/// One line that names the server and why it cannot be looked at.
+pub fn inspect(database: &Database) -> Result<PostgresFacts, String> {
+    let server = Server::new(database, |_, _| ())?;
+    wait_for(database, START_TIMEOUT, async {
+        let one = server.connect().await.map_err(|error| error.to_string())?;
+        let two = server.connect().await.map_err(|error| error.to_string())?;
+        let schema = migrate::check(&one).await;
+        let seen = look(&one, &two, database, schema).await;
+        one.abort();
+        two.abort();
+        seen.map_err(|error| error.to_string())
+    })
+}
+
+async fn look(
+    one: &Connection,
+    two: &Connection,
+    database: &Database,
+    schema: Result<(), String>,
+) -> Result<PostgresFacts, Trouble> {
+    const FACTS: &str = "SELECT current_setting('server_version_num')::int4,
+        current_setting('max_connections')::int4, inet_server_port()";
+    let rows = one.once(FACTS, &[]).await?;
+    let row = rows.first().ok_or(Trouble::NoConnection)?;
+    let port: Option<i32> = row.try_get(2)?;
+    let (version, connections_max) = (row.try_get(0)?, row.try_get(1)?);
+    let mut is_pooled = has_another_port(database, port);
+    let mut is_by_transaction = false;
+    for _ in 0..LOOKS_MAX {
+        // With a server connection for each of ours they never meet on one.
+        if backend(one).await? == backend(two).await? {
+            (is_pooled, is_by_transaction) = (true, true);
+            break;
+        }
+    }
+    Ok(PostgresFacts {
+        version,
+        connections_max,
+        schema,
+        is_pooled,
+        is_by_transaction,
+        keeps_statements: one.has_names_of_the_pooler().await?,
+    })
+}
+
+/// Whether the server itself listens elsewhere: a pooler has a port of its own, and may reach the server
+/// by a Unix socket.
+fn has_another_port(database: &Database, port: Option<i32>) -> bool {
+    let hosts = database
+        .hosts
+        .iter()
+        .filter(|(host, _)| !host.starts_with('/'));
+    let ports: Vec<i32> = hosts.map(|(_, port)| i32::from(*port)).collect();
+    !ports.is_empty() && ports.into_iter().all(|ours| port != Some(ours))
+}
+
+/// The process that serves this connection now.
+async fn backend(connection: &Connection) -> Result<i32, Trouble> {
+    let none: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)] = &[];
+    let rows = connection.once("SELECT pg_backend_pid()", none).await?;
+    Ok(rows.first().map_or(Ok(0), |row| row.try_get(0))?)
+}

@@ -1,0 +1,110 @@
+//! What `cloudchat doctor` wants to know of Redis. Nothing is changed.
+
+use fred::clients::Client;
+use fred::interfaces::ClientLike as _;
+use fred::types::config::{Config, PerformanceConfig};
+use fred::types::{ClusterHash, CustomCommand, Value};
+use tokio::time::timeout;
+
+use super::{START_TIMEOUT, client_config, connection_config, shown};
+use crate::config::Redis;
+
+/// What was seen, of any one node of a cluster. `None`: we may not ask for it (`CONFIG`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisFacts {
+    /// Major and minor number.
+    pub version: (u32, u32),
+    /// `maxmemory`; 0 = none.
+    pub memory_max: u64,
+    /// What is in use.
+    pub memory_used: u64,
+    /// `maxmemory-policy`.
+    pub policy: Option<String>,
+    /// It writes down what it holds, one way or another.
+    pub persists: Option<bool>,
+    /// The last time it did, that went well.
+    pub writes_well: bool,
+}
+
+/// Connects and looks. Blocks, for a few seconds at most.
+///
+/// # Errors
+/// One line that names the server and why it cannot be looked at.
+pub fn inspect(redis: &Redis) -> Result<RedisFacts, String> {
+    let named = |why: &dyn std::fmt::Display| format!("{}: {why}", shown(redis));
+    let config = Config {
+        fail_fast: true,
+        ..client_config(redis)?
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .map_err(|error| format!("runtime: {error}"))?;
+    let performance = PerformanceConfig {
+        default_command_timeout: redis.timeout,
+        ..PerformanceConfig::default()
+    };
+    let look = async {
+        let client = Client::new(
+            config,
+            Some(performance),
+            Some(connection_config(redis)),
+            None,
+        );
+        client.init().await?;
+        let info: String = ask(&client, "INFO", &[]).await?.convert()?;
+        // Who may not ask for settings still gets what INFO says.
+        let config = ask(&client, "CONFIG", &["GET", "*"]).await.ok();
+        let settings = config.and_then(|config| config.into_map().ok());
+        Ok::<_, fred::error::Error>((info, settings))
+    };
+    let outcome = runtime.block_on(async { timeout(START_TIMEOUT, look).await });
+    runtime.shutdown_background();
+    let (info, settings) = outcome
+        .map_err(|_| named(&"no answer in time"))?
+        .map_err(|error| named(&error))?;
+    let field = |name: &str| {
+        let mut lines = info.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    };
+    let number = |name: &str| field(name).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut version = field("redis_version")
+        .unwrap_or_default()
+        .split('.')
+        .map(|n| n.parse().unwrap_or(0));
+    let setting = |name: &str| {
+        let value = settings
+            .as_ref()?
+            .iter()
+            .find(|(key, _)| key.as_str_lossy() == name)?
+            .1;
+        value.as_string()
+    };
+    let persists = setting("appendonly").zip(setting("save"));
+    Ok(RedisFacts {
+        version: (version.next().unwrap_or(0), version.next().unwrap_or(0)),
+        memory_max: number("maxmemory"),
+        memory_used: number("used_memory"),
+        policy: setting("maxmemory-policy")
+            .or_else(|| field("maxmemory_policy").map(str::to_owned)),
+        persists: persists.map(|(appends, save)| appends == "yes" || !save.is_empty()),
+        writes_well: [
+            "rdb_last_bgsave_status",
+            "aof_last_write_status",
+            "aof_last_bgrewrite_status",
+        ]
+        .iter()
+        .all(|name| field(name).is_none_or(|status| status == "ok")),
+    })
+}
+
+async fn ask(
+    client: &Client,
+    command: &'static str,
+    arguments: &[&str],
+) -> Result<Value, fred::error::Error> {
+    let command = CustomCommand::new_static(command, ClusterHash::Random, false);
+    let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
+    client.custom::<Value, String>(command, arguments).await
+}

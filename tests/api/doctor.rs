@@ -1,0 +1,424 @@
+//! `cloudchat doctor` finds what is wrong, each thing set up for real, and says nothing of a good host.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::OnceLock;
+use std::thread;
+
+use cloudchat::clock;
+use serde_json::Value;
+
+use crate::kit::nginx::Nginx;
+use crate::kit::server::run;
+use crate::kit::stores::{Accounts, Pair, Stores};
+use crate::kit::{Provider, Server, pass};
+
+#[path = "../services/services.rs"]
+mod services;
+
+use services::Services;
+
+/// PostgreSQL and both kinds of PgBouncer, with the shipped configurations but for one line.
+fn shared() -> &'static Services {
+    static SHARED: OnceLock<Services> = OnceLock::new();
+    SHARED.get_or_init(|| Services::start("postgres,pgbouncer,pgbouncer-zero"))
+}
+
+/// What was found: `check: what`, and the line that fixes it; and the exit code.
+fn doctor(config: &str, args: &[&str]) -> (i32, Vec<(String, String)>) {
+    let folder = tempfile::tempdir().expect("there is room");
+    let file = folder.path().join("config.toml");
+    fs::write(&file, config).expect("it is writable");
+    let path = |path: &std::path::Path| path.to_str().expect("its name is UTF-8").to_owned();
+    let (file, data) = (path(&file), path(folder.path()));
+    let mut all = vec!["doctor", "--json", "--config", &file, "--data-dir", &data];
+    all.extend(args);
+    let (code, out, errors) = run(&all, &[("TEST_KEY", "a-key")]);
+    let report: Value =
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out:?} {errors}"));
+    let findings = report["findings"].as_array().expect("a list");
+    assert_eq!(report["ok"], findings.is_empty());
+    assert!(report["checks"].as_u64() >= Some(3), "{report}");
+    let text = |value: &Value| value.as_str().expect("it is a text").to_owned();
+    let finding = |found: &Value| {
+        (
+            format!("{}: {}", text(&found["check"]), text(&found["what"])),
+            text(&found["fix"]),
+        )
+    };
+    (code, findings.iter().map(finding).collect())
+}
+
+/// The only finding.
+#[track_caller]
+fn one(config: &str, args: &[&str], what: &str, fix: &str) {
+    let (code, found) = doctor(config, args);
+    assert_eq!((code, found.len()), (1, 1), "{found:?}");
+    assert!(
+        found[0].0.contains(what) && found[0].1.contains(fix),
+        "{found:?}"
+    );
+}
+
+/// A provider row that points to a server with this answer to every request.
+fn models(status: u16, headers: &str, ids: &[&str]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
+    let port = listener.local_addr().expect("it is bound").port();
+    let ids: Vec<Value> = ids.iter().map(|id| serde_json::json!({"id": id})).collect();
+    let body = serde_json::json!({"object": "list", "data": ids}).to_string();
+    let length = body.len();
+    let reply = format!(
+        "HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let mut head: Vec<u8> = Vec::new();
+            let mut piece = [0; 1024];
+            while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+                match socket.read(&mut piece) {
+                    Ok(n) if n > 0 => head.extend(&piece[..n]),
+                    _ => break,
+                }
+            }
+            // A peer that has gone away needs no answer.
+            let _ = socket.write_all(reply.as_bytes());
+        }
+    });
+    crate::kit::provider::row("scripted", &format!("http://127.0.0.1:{port}/v1"))
+}
+
+fn http_date(shift: i64) -> String {
+    let now = i64::try_from(clock::since_epoch().as_secs()).expect("the year is near");
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs((now + shift).unsigned_abs());
+    let text = humantime::format_rfc3339_seconds(then).to_string();
+    let (date, time) = text.split_once('T').expect("it is RFC 3339");
+    let mut parts = date.split('-');
+    let mut part = || parts.next().expect("a date has three parts").to_owned();
+    let (year, month, day) = (part(), part(), part());
+    let months = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let month = months[month.parse::<usize>().expect("a number") - 1];
+    format!("Date: Mon, {day} {month} {year} {} GMT\r\n", &time[..8])
+}
+
+/// Runs the doctor against a site, and answers the question that it asks at the pace of a model.
+fn look(server: &Server, provider: &Provider, url: &str) -> (i32, Vec<(String, String)>) {
+    let config = fs::read_to_string(server.config()).expect("it is there");
+    thread::scope(|scope| {
+        let looking = scope.spawn(|| doctor(&config, &["--url", url]));
+        let mut call = provider.call();
+        call.accept();
+        for n in 0..12 {
+            call.text(&format!("{n}"));
+            pass(0.03);
+        }
+        call.finish("stop");
+        looking.join().expect("it does not panic")
+    })
+}
+
+/// A server whose visitors on `::1` are strangers.
+fn site(provider: &Provider, replacements: &[(&str, &str)]) -> (Server, Nginx, String) {
+    let server = Server::start(provider, "server.trusted_proxies = [\"127.0.0.1\"]");
+    let nginx = Nginx::with(server.direct, replacements);
+    let url = format!("http://[::1]:{}/cloudchat", nginx.port);
+    (server, nginx, url)
+}
+
+#[test]
+fn a_good_site_is_silent() {
+    let provider = Provider::played();
+    let (server, _nginx, url) = site(&provider, &[]);
+    assert_eq!(look(&server, &provider, &url), (0, Vec::new()));
+}
+
+#[test]
+fn a_proxy_that_buffers() {
+    let provider = Provider::played();
+    // What Nginx does if it is told nothing; the server's own X-Accel-Buffering would undo it.
+    let holds_back = "proxy_buffering on;\n        proxy_ignore_headers X-Accel-Buffering;\n";
+    let (server, _nginx, url) = site(
+        &provider,
+        &[
+            ("proxy_buffering off;\n", holds_back),
+            ("proxy_http_version 1.1;", "proxy_http_version 1.0;"),
+        ],
+    );
+    let (code, found) = look(&server, &provider, &url);
+    assert_eq!((code, found.len()), (1, 1), "{found:?}");
+    assert!(
+        found[0].0.starts_with("stream: answers are held back"),
+        "{found:?}"
+    );
+    assert!(found[0].1.contains("proxy_buffering off;"));
+}
+
+#[test]
+fn a_proxy_that_believes_the_client() {
+    let provider = Provider::played();
+    let (server, _nginx, url) = site(
+        &provider,
+        &[("$proxy_add_x_forwarded_for", "$http_x_forwarded_for")],
+    );
+    let (code, found) = look(&server, &provider, &url);
+    assert_eq!((code, found.len()), (1, 1), "{found:?}");
+    assert!(
+        found[0].0.starts_with("client address: a client can forge"),
+        "{found:?}"
+    );
+    assert!(found[0].1.contains("$proxy_add_x_forwarded_for"));
+}
+
+#[test]
+fn a_proxy_that_caches_and_changes_cookies() {
+    let provider = Provider::played();
+    let (server, _nginx, url) = site(
+        &provider,
+        &[
+            (
+                "proxy_cache_valid 200 0s;",
+                "proxy_cache_valid 200 1h; proxy_cookie_flags ~ nohttponly;",
+            ),
+            (
+                "    limit_req_status 429;",
+                "    proxy_hide_header Cache-Control;\n    limit_req_status 429;",
+            ),
+        ],
+    );
+    let (code, found) = look(&server, &provider, &url);
+    let checks: Vec<&str> = found
+        .iter()
+        .map(|(what, _)| what.split(':').next().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        (code, checks),
+        (1, vec!["cache", "cache", "cookies"]),
+        "{found:?}"
+    );
+    assert!(found[2].0.contains("lacks httponly"), "{found:?}");
+}
+
+#[test]
+fn a_site_that_is_not_there_and_a_url_that_is_none() {
+    let provider = Provider::friendly();
+    let url = format!(
+        "http://127.0.0.1:{}/cloudchat",
+        crate::kit::server::free_port()
+    );
+    one(
+        &provider.row(),
+        &["--url", &url],
+        "cannot be reached",
+        "systemctl status nginx",
+    );
+    let (code, _, errors) = run(&["doctor", "--url", "example.com"], &[]);
+    assert_eq!(code, 2);
+    assert!(
+        errors.contains("is no URL such as https://example.com/cloudchat"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn the_provider_and_the_clock() {
+    let right = models(200, &http_date(0), &["m-0", "m-1"]);
+    assert_eq!(doctor(&right, &[]), (0, Vec::new()));
+    one(
+        &models(401, "", &[]),
+        &[],
+        "refuses the key (status 401)",
+        "DEEPSEEK_API_KEY",
+    );
+    one(
+        &models(200, "", &["m-2", "m-3"]),
+        &[],
+        "does not serve the model \"m-1\"",
+        "one of: m-2, m-3",
+    );
+    for (shift, what) in [
+        (300, "s behind that of scripted"),
+        (-300, "s ahead of that of scripted"),
+    ] {
+        one(
+            &models(200, &http_date(shift), &["m-1"]),
+            &[],
+            what,
+            "timedatectl set-ntp true",
+        );
+    }
+    let nobody = crate::kit::provider::row(
+        "gone",
+        &format!("http://127.0.0.1:{}/v1", crate::kit::server::free_port()),
+    );
+    one(&nobody, &[], "gone cannot be reached", "curl -v");
+    one(
+        "",
+        &[],
+        "no model provider is configured",
+        "DEEPSEEK_API_KEY",
+    );
+}
+
+/// A database behind this server, with the newest schema.
+fn database(server: &str) -> Stores {
+    let services = shared();
+    let accounts = Accounts::new(services.address(server), services.address("POSTGRES"));
+    Stores::fresh(&Pair {
+        accounts: Some(accounts),
+        ..Pair::default()
+    })
+}
+
+#[test]
+fn the_database_and_pgbouncer() {
+    let provider = Provider::friendly();
+    for server in ["PGBOUNCER", "POSTGRES"] {
+        let stores = database(server);
+        let config = stores.settings.clone() + &provider.row();
+        assert_eq!(doctor(&config, &[]), (0, Vec::new()), "{server}");
+        stores.execute("DELETE FROM schema_migrations WHERE number = 2");
+        one(
+            &config,
+            &[],
+            "its schema is 1, this cloudchat needs",
+            "cloudchat migrate",
+        );
+    }
+    let stores = database("PGBOUNCER_ZERO");
+    let config = stores.settings.clone() + &provider.row();
+    one(
+        &config,
+        &[],
+        "does not keep prepared statements",
+        "max_prepared_statements = 200",
+    );
+    let unnamed = format!("database.statements = \"unnamed\"\n{config}");
+    assert_eq!(doctor(&unnamed, &[]), (0, Vec::new()), "it was meant so");
+    let port = crate::kit::server::free_port();
+    let nobody = format!(
+        "database.url = \"postgres://u:p@127.0.0.1:{port}/d\"\n{}",
+        provider.row()
+    );
+    one(&nobody, &[], "database: PostgreSQL at", "DATABASE_URL");
+}
+
+/// Sends commands; the last answer.
+fn redis(url: &str, commands: &[&str]) -> String {
+    let (user, address) = url
+        .trim_start_matches("redis://:")
+        .split_once('@')
+        .expect("there is a password");
+    let socket = TcpStream::connect(address).expect("Redis listens");
+    let mut answers = BufReader::new(socket.try_clone().expect("it can be cloned"));
+    let mut last = String::new();
+    for command in [&[format!("AUTH {user}").as_str()], commands].concat() {
+        let mut line = String::new();
+        write!(line, "{command}\r\n").expect("a String takes every text");
+        (&socket).write_all(line.as_bytes()).expect("Redis reads");
+        last.clear();
+        answers.read_line(&mut last).expect("Redis answers");
+    }
+    last
+}
+
+#[test]
+fn redis_and_what_it_evicts() {
+    let provider = Provider::friendly();
+    let mut services = Services::start("redis");
+    let url = &services.address("REDIS").to_owned();
+    let config = format!("redis.url = {url:?}\n{}", provider.row());
+    assert_eq!(
+        doctor(&config, &[]),
+        (0, Vec::new()),
+        "the shipped configuration"
+    );
+    redis(url, &["CONFIG SET maxmemory-policy noeviction"]);
+    one(
+        &config,
+        &[],
+        "when it is full, logins and chats get 503",
+        "volatile-ttl",
+    );
+    redis(url, &["CONFIG SET maxmemory 600000"]);
+    assert!(redis(url, &["SET a b"]).contains("OOM"), "it is full");
+    one(
+        &config,
+        &[],
+        "is full and evicts nothing (noeviction)",
+        "volatile-ttl",
+    );
+    redis(
+        url,
+        &[
+            "CONFIG SET maxmemory 64mb",
+            "CONFIG SET maxmemory-policy allkeys-lru",
+        ],
+    );
+    one(&config, &[], "evicts by allkeys-lru", "volatile-ttl");
+    redis(
+        url,
+        &[
+            "CONFIG SET maxmemory-policy volatile-ttl",
+            "CONFIG SET appendonly no",
+        ],
+    );
+    one(
+        &config,
+        &[],
+        "a restart logs everybody out",
+        "appendonly yes",
+    );
+    redis(
+        url,
+        &["CONFIG SET appendonly yes", "CONFIG SET maxmemory 0"],
+    );
+    one(&config, &[], "has no maxmemory", "maxmemory 64mb");
+    redis(url, &["CONFIG SET maxmemory 64mb"]);
+    services.tell("kill", "redis");
+    one(&config, &[], "redis: Redis at", "REDIS_PASSWORD");
+}
+
+#[test]
+fn the_mail_server() {
+    let provider = Provider::friendly();
+    let mail = |port: u16| {
+        format!(
+            "mail.smtp_host = \"127.0.0.1\"\nmail.smtp_port = {port}\nmail.from = \"a@b.example\"\nserver.frontend_base_url = \"https://b.example\"\n{}",
+            provider.row()
+        )
+    };
+    one(
+        &mail(crate::kit::server::free_port()),
+        &[],
+        "mail: 127.0.0.1",
+        "SMTP_HOST=",
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
+    let port = listener.local_addr().expect("it is bound").port();
+    thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let _ = socket.write_all(b"220 b.example ESMTP\r\n");
+            let lines = BufReader::new(socket.try_clone().expect("it can be cloned")).lines();
+            for _ in lines.map_while(Result::ok) {
+                let _ = socket.write_all(b"250-b.example\r\n250 8BITMIME\r\n");
+            }
+        }
+    });
+    one(&mail(port), &[], "STARTTLS is not offered", "SMTP_PORT=465");
+}
+
+#[test]
+fn for_people_each_finding_has_the_line_that_fixes_it() {
+    let (code, out, _) = run(&["doctor"], &[]);
+    assert_eq!(code, 1);
+    assert!(
+        out.contains(
+            "provider: no model provider is configured: chats get 503\n    fix: DEEPSEEK_API_KEY=…"
+        ),
+        "{out}"
+    );
+    assert!(out.contains("1 finding in "), "{out}");
+}
