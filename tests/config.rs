@@ -217,7 +217,7 @@ fn each_mistake_is_one_clear_line() {
         ),
         (
             "[log]\nlevel = 1",
-            "FILE: log.level: unknown key; known are format, client_address",
+            "FILE: log.level: unknown key; known are format, client_address, memory, memory_seconds",
         ),
         (
             "[log]\nformat = 'xml'",

@@ -202,10 +202,9 @@ fn log(reader: &mut Reader<'_>) -> Log {
         format: section.choice("format", &formats),
         client_address: section.bool("client_address", false),
         memory_every: {
+            let is_wanted = section.bool(("memory", "ENABLE_SCHEDULER"), false);
             let every = section.seconds("memory_seconds", 60.0, 1.0..=DAY);
-            section
-                .bool(("memory", "ENABLE_SCHEDULER"), false)
-                .then_some(every)
+            is_wanted.then_some(every)
         },
         journal: log::is_journal(stream.as_deref()),
     };
