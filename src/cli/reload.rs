@@ -27,7 +27,8 @@ pub(super) fn run(args: &ReloadArgs) -> Result<(), Failure> {
     let pid = args.pid;
     let server = Pid::from_raw(pid).expect("the range begins with 1");
     // Any other program would be ended by the signal.
-    if !takes_signal(pid) {
+    let is_server = takes_signal(pid).unwrap_or_else(|| test_kill_process(server).is_ok());
+    if !is_server {
         return Err(Failure::Stopped(format!(
             "process {pid} is no running cloudchat server"
         )));
@@ -75,12 +76,13 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the process has a handler for SIGUSR2 (proc_pid_status(5), `SigCgt`).
-fn takes_signal(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+/// Whether the process has a handler for SIGUSR2 (proc_pid_status(5), `SigCgt`). `None` if that cannot
+/// be seen: with `ProtectProc=` and `PrivateUsers=` a unit's commands do not see each other.
+fn takes_signal(pid: i32) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let caught = status
         .lines()
         .find_map(|line| line.strip_prefix("SigCgt:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    caught.is_some_and(|mask| mask & (1 << (Signal::USR2.as_raw() - 1)) != 0)
+    caught.map(|mask| mask & (1 << (Signal::USR2.as_raw() - 1)) != 0)
 }

@@ -14,6 +14,7 @@ mod backup;
 mod load;
 mod rollback;
 mod supervisor;
+mod systemd;
 mod units;
 mod upgrade;
 mod upgrades;
