@@ -71,6 +71,31 @@ fn a_stream_ends_in_the_old_process_and_is_remembered_by_the_new_one() {
 }
 
 #[test]
+fn the_metrics_are_those_of_the_new_process() {
+    let provider = Provider::played();
+    let port = crate::kit::server::free_port();
+    let settings = format!("metrics.listen = \"127.0.0.1:{port}\"");
+    let mut service = Service::start(Held::ByServer, &provider, &settings);
+    let old = service.main_pid;
+    let says = |line: &str| {
+        let mut conn = Conn::tcp(port);
+        conn.send(&request("GET /metrics", &[], None));
+        let reply = conn.reply();
+        assert!(reply.body.contains(line), "{line}: {}", reply.body);
+    };
+    let mut conn = service.tcp();
+    let call = open(&mut conn, &provider);
+    says("\ncloudchat_streams_open 1\n");
+    service.upgrade();
+    assert!(Service::runs(old), "the old one has a stream");
+    (0..10).for_each(|_| says("\ncloudchat_streams_open 0\n"));
+    call.finish("stop");
+    assert!(conn.rest().1);
+    drop(conn);
+    assert_eq!(service.ended(old), 0);
+}
+
+#[test]
 fn idle_connections_get_one_more_answer() {
     let provider = Provider::friendly();
     let mut service = Service::start(Held::ByServer, &provider, "");
