@@ -160,6 +160,35 @@ fn addresses_may_come_and_go() {
 }
 
 #[test]
+fn metrics_are_those_of_who_serves() {
+    let provider = Provider::played();
+    let port = crate::kit::server::free_port();
+    let settings = format!("metrics.listen = \"127.0.0.1:{port}\"");
+    let mut service = Service::start(Held::BySystemd, &provider, &settings);
+    let mut conn = service.tcp();
+    let call = open(&mut conn, &provider);
+    // The old process has a stream, but is not asked any more.
+    service.upgrade();
+    let is_fresh = || {
+        let mut scrape = Conn::tcp(port);
+        scrape.send(&request("GET /metrics", &[("Connection", "close")], None));
+        // One that waits at the old process's listener while that closes is lost; it is asked again.
+        let head = scrape.try_head()?;
+        assert_eq!(head.status, 200);
+        let (body, _) = scrape.rest();
+        Some(body.contains("cloudchat_streams_started_total 0"))
+    };
+    until("the new process to answer", || {
+        is_fresh().filter(|fresh| *fresh)
+    });
+    for _ in 0..10 {
+        assert_eq!(is_fresh(), Some(true));
+    }
+    call.finish("stop");
+    conn.rest();
+}
+
+#[test]
 fn a_stop_ends_a_draining_process_after_the_drain_time() {
     let provider = Provider::played();
     let mut service = Service::start(Held::ByServer, &provider, "server.drain_seconds = 0.3");
