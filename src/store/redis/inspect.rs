@@ -55,8 +55,13 @@ pub fn inspect(redis: &Redis) -> Result<RedisFacts, String> {
         client.init().await?;
         let info: String = ask(&client, "INFO", &[]).await?.convert()?;
         // Who may not ask for settings still gets what INFO says.
-        let config = ask(&client, "CONFIG", &["GET", "*"]).await.ok();
-        let settings = config.and_then(|config| config.into_map().ok());
+        let mut settings = Vec::new();
+        for name in ["appendonly", "save", "maxmemory-policy"] {
+            let answer = ask(&client, "CONFIG", &["GET", name]).await.ok();
+            let pair = answer.and_then(|answer| answer.into_map().ok());
+            let value = pair.and_then(|pair| pair.iter().next()?.1.as_string());
+            settings.push((name, value));
+        }
         Ok::<_, fred::error::Error>((info, settings))
     };
     let outcome = runtime.block_on(async { timeout(START_TIMEOUT, look).await });
@@ -74,12 +79,8 @@ pub fn inspect(redis: &Redis) -> Result<RedisFacts, String> {
         .split('.')
         .map(|n| n.parse().unwrap_or(0));
     let setting = |name: &str| {
-        let value = settings
-            .as_ref()?
-            .iter()
-            .find(|(key, _)| key.as_str_lossy() == name)?
-            .1;
-        value.as_string()
+        let mut settings = settings.iter();
+        settings.find(|(known, _)| *known == name)?.1.clone()
     };
     let persists = setting("appendonly").zip(setting("save"));
     Ok(RedisFacts {

@@ -99,7 +99,7 @@ impl Nginx {
             "server 127.0.0.1:5000;",
             &format!("server 127.0.0.1:{server};"),
         );
-        replace("/var/cache/nginx/cloudchat", &format!("{path}/cache"));
+        replace("/var/lib/nginx/cloudchat", &format!("{path}/cache"));
         replace("/etc/letsencrypt/live/chat.example.com", path);
         for (from, to) in replacements {
             replace(from, to);
