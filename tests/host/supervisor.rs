@@ -106,7 +106,7 @@ impl Service {
 
     /// Puts the real program in place, as a package manager does: beside, then renamed over.
     pub fn install(&self) {
-        fs::copy(BINARY, self.beside()).expect("the folder is ours");
+        copy_program(Path::new(BINARY), &self.path("bin/new"));
         fs::rename(self.path("bin/new"), self.program()).expect("the folder is ours");
     }
 
@@ -117,14 +117,11 @@ impl Service {
 
     /// Puts a file of this mode in the program's place.
     pub fn install_file(&self, text: &str, mode: u32) {
-        let new = self.beside();
-        fs::write(&new, text).expect("the folder is ours");
+        let (written, new) = (self.path("bin/written"), self.path("bin/new"));
+        fs::write(&written, text).expect("the folder is ours");
+        copy_program(&written, &new);
         fs::set_permissions(&new, fs::Permissions::from_mode(mode)).expect("it is ours");
         fs::rename(new, self.program()).expect("the folder is ours");
-    }
-
-    fn beside(&self) -> PathBuf {
-        self.path("bin/new")
     }
 
     /// Writes the configuration, which the next process reads.
@@ -278,6 +275,13 @@ impl Service {
     pub fn unix(&self) -> Conn {
         Conn::unix(&self.path("socket"))
     }
+}
+
+/// Copies a file that will be started. Not written here: a child that another test starts just then
+/// would have it open for writing, and the kernel starts no such file.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp works");
 }
 
 /// Asks for `/test` on this connection.

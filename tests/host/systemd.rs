@@ -4,14 +4,14 @@
 //! one folder is touched.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::kit::server::BINARY;
 use crate::kit::until;
-use crate::supervisor::children;
+use crate::supervisor::{children, copy_program};
 
 /// As little as makes a unit run without the rest of a system: no users, no other units.
 const CHANGES: [(&str, &str); 6] = [
@@ -149,12 +149,12 @@ impl Machine {
             self.folder.path().join("new"),
             self.folder.path().join("cloudchat"),
         );
-        fs::copy(BINARY, &new).expect("the folder is ours");
+        copy_program(Path::new(BINARY), &new);
         fs::rename(new, program).expect("the folder is ours");
     }
 }
 
-fn open_for_all(path: &std::path::Path, mode: u32) {
+fn open_for_all(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
 }

@@ -228,12 +228,12 @@ fn allowed(unit: &str) -> HashSet<String> {
 #[test]
 fn the_system_call_filter_lets_the_program_work() {
     use crate::kit::Provider;
-    use crate::supervisor::{Held, Service, children, test};
+    use crate::supervisor::{Held, Service, children, copy_program, test};
     let provider = Provider::friendly();
     let mut service = Service::start(Held::ByServer, &provider, "server.workers = 2");
     // A wrapper that records the calls of the next process and of all that it starts.
     let (trace, real) = (service.path("trace"), service.path("bin/real"));
-    fs::copy(BINARY, &real).expect("the folder is ours");
+    copy_program(Path::new(BINARY), &real);
     service.install_script(&format!(
         "exec strace -f -qq -o {} {} \"$@\"",
         trace.display(),
