@@ -127,26 +127,25 @@ pub async fn fetch(
         tcp.set_nodelay(true)
             .map_err(|error| failed("connecting")(&error))?;
         if !target.tls {
-            return Ok((Some(tcp), None));
+            return Ok::<Box<dyn Io>, Unreached>(Box::new(tcp));
         }
         let name = ServerName::try_from(target.host.clone());
         let name = name.map_err(|error| failed("host")(&error))?;
         let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
-        Ok((None, Some(stream.map_err(|error| failed("TLS")(&error))?)))
+        Ok(Box::new(stream.map_err(|error| failed("TLS")(&error))?))
     };
     match timeout(CONNECT_TIMEOUT, connect).await {
         Err(_) => Err(Unreached("connecting: no answer in time".into())),
-        Ok(Err(error)) => Err(error),
-        Ok(Ok((Some(tcp), _))) => exchange(tcp, request).await,
-        Ok(Ok((_, Some(stream)))) => exchange(stream, request).await,
-        Ok(Ok((None, None))) => Err(Unreached("connecting".into())),
+        Ok(io) => exchange(io?, request).await,
     }
 }
 
-async fn exchange(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<Reply, Unreached> {
+/// A connection, with or without TLS: hyper's client in the binary once, not twice.
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+async fn exchange(io: Box<dyn Io>, request: Request<Full<Bytes>>) -> Result<Reply, Unreached> {
     let shaken = http1::handshake(TokioIo::new(io)).await;
     let (mut sender, connection) = shaken.map_err(|error| failed("HTTP")(&error))?;
     // Its end shows in the answer.
