@@ -150,7 +150,7 @@ impl Hasher {
             password,
             work: make(reply),
             deadline,
-            _place: place,
+            place,
         };
         // The thread is there as long as the process serves.
         self.sender.send(Message::Job(job)).map_err(|_| Busy)?;

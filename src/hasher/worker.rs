@@ -39,7 +39,7 @@ pub(super) struct Job {
     /// Nobody waits for the answer any more from then on.
     pub(super) deadline: Instant,
     /// This job's place in the queue.
-    pub(super) _place: Permit,
+    pub(super) place: Permit,
 }
 
 /// What is asked, and where the answer goes; the other end is dropped when the caller gives up.
@@ -115,13 +115,21 @@ impl Worker {
     }
 
     fn carry_out(&mut self, job: Job) {
+        let (password, place) = (job.password, job.place);
+        // The place is free before the answer is there: who has it may come again at once, and this
+        // thread may have to wait long for its next turn. A caller that has given up meanwhile has
+        // dropped its end.
         match job.work {
             Work::Verify { against, reply } => {
-                let verdict = self.verify(&against, &job.password);
-                // A caller that has given up meanwhile has dropped its end.
+                let verdict = self.verify(&against, &password);
+                drop(place);
                 let _: Result<(), Verdict> = reply.send(verdict);
             }
-            Work::Hash { reply } => drop(reply.send(hash(&mut self.arena, &job.password))),
+            Work::Hash { reply } => {
+                let hash = hash(&mut self.arena, &password);
+                drop(place);
+                let _: Result<(), String> = reply.send(hash);
+            }
         }
     }
 
