@@ -226,7 +226,10 @@ class Services:
             postgres = self.servers["postgres"].port
             for line, ours in [(r"cloudchat = host=127.0.0.1 port=5432 dbname=cloudchat", f"* = host=127.0.0.1 port={postgres}"),
                                (r"listen_port = 6432", f"listen_port = {port}"), (r"auth_file = \S+", f"auth_file = {folder}/users"),
-                               (r"max_client_conn = 100", "max_client_conn = 4000"), (r"max_prepared_statements = 200", statements)]:
+                               (r"max_client_conn = 100", "max_client_conn = 4000"),
+                               # So few that many clients have to take turns.
+                               (r"default_pool_size = 8", "default_pool_size = 5"), (r"reserve_pool_size = 4", "reserve_pool_size = 0"),
+                               (r"max_prepared_statements = 200", statements)]:
                 text, count = re.subn(rf"^{line}$", ours, text, flags=re.M)
                 if count != 1:
                     raise Failed(f"the shipped pgbouncer.ini does not say {line!r} once")
