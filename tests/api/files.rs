@@ -1,5 +1,7 @@
 //! Out of file descriptors: nothing breaks, nothing spins, and it passes by itself.
 
+use cloudchat::clock;
+
 use crate::kit::provider::Answer;
 use crate::kit::{Conn, Provider, Server, pass, request, until};
 
@@ -17,6 +19,7 @@ fn accepting_pauses_and_goes_on() {
         assert_eq!(test(conn), 200);
     }
     server.limit_files(20);
+    let limited = clock::now();
     // The kernel completes these connections; the server can accept only some of them.
     let waiting: Vec<Conn> = (0..80).map(|_| server.connect()).collect();
     until("the limit to be met", || {
@@ -36,7 +39,9 @@ fn accepting_pauses_and_goes_on() {
     }
     assert_eq!(server.chat("Hi", &[]).text(), "Hello you");
     let told = server.log().matches("accept failed").count();
-    assert!((1..=10).contains(&told), "the log is not flooded: {told}");
+    // Two cores, each of which pauses for 0.1 s.
+    let most = 2 + 20 * limited.elapsed().as_millis() as usize / 1000;
+    assert!((1..=most).contains(&told), "the log is not flooded: {told}");
 }
 
 #[test]
@@ -44,6 +49,8 @@ fn a_chat_that_cannot_reach_its_provider_fails_cleanly() {
     let provider = Provider::played();
     let settings = "server.workers = 1\nupstream.breaker_failures_max = 0";
     let server = Server::start(&provider, settings);
+    // Servers that keep data are connected to.
+    assert_eq!(server.get("/auth/healthz").status, 200);
     let mut conn = server.connect();
     assert_eq!(test(&mut conn), 200);
     // This stream has the connection that the model check left warm.
