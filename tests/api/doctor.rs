@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::thread;
 
 use cloudchat::clock;
+use cloudchat::config::environment;
 use serde_json::Value;
 
 use crate::kit::nginx::Nginx;
@@ -107,8 +108,24 @@ fn http_date(shift: i64) -> String {
 /// Runs the doctor against a site, and answers the question that it asks at the pace of a model.
 fn look(server: &Server, provider: &Provider, url: &str) -> (i32, Vec<(String, String)>) {
     let config = fs::read_to_string(server.config()).expect("it is there");
+    let (code, mut found) = look_with(&config, provider, url);
+    let stores = environment("CLOUDCHAT_TEST_STORES").unwrap_or_default();
+    if !["pgbouncer-old", "pgbouncer-zero"]
+        .iter()
+        .any(|kind| stores.starts_with(kind))
+    {
+        return (code, found);
+    }
+    // This run's PgBouncer keeps no statements, which is rightly found whatever the site is like.
+    let all = found.len();
+    found.retain(|(what, _)| !what.starts_with("pgbouncer: "));
+    assert_eq!((code, found.len() + 1), (1, all), "{found:?}");
+    (i32::from(!found.is_empty()), found)
+}
+
+fn look_with(config: &str, provider: &Provider, url: &str) -> (i32, Vec<(String, String)>) {
     thread::scope(|scope| {
-        let looking = scope.spawn(|| doctor(&config, &["--url", url]));
+        let looking = scope.spawn(|| doctor(config, &["--url", url]));
         let mut call = provider.call();
         call.accept();
         for n in 0..12 {
