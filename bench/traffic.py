@@ -6,6 +6,7 @@ generator, so two runs send the same. Each kind says what it expects; anything e
 
 import asyncio
 import collections
+import json
 import random
 import socket
 import struct
@@ -13,7 +14,7 @@ import threading
 import time
 
 HOST = "127.0.0.1"
-# Logins and the other requests of accounts join here: a name, a weight and a coroutine of `Traffic`.
+# A name, a weight; what it does is a coroutine of `Traffic`.
 KINDS = {
     "chat": 20,
     "conversation": 6,
@@ -24,6 +25,8 @@ KINDS = {
     "test": 14,
     "healthz": 6,
     "reset": 6,
+    "account": 4,
+    "login": 6,
     "bad input": 22,
     "torn": 6,
 }
@@ -32,7 +35,7 @@ ANSWER_SECONDS_MAX = 60
 
 
 def head(method, path, body=b"", client="203.0.113.1", more=""):
-    length = f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n" if method == "POST" else ""
+    length = f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n" if body or method == "POST" else ""
     return f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-For: {client}\r\n{length}{more}\r\n".encode() + body
 
 
@@ -93,7 +96,7 @@ class Traffic:
         self.kinds = {
             "chat": self.chat, "conversation": self.conversation, "abort": self.abort, "slow": self.slow,
             "broken provider": self.broken_provider, "greedy": self.greedy, "test": self.test, "healthz": self.healthz,
-            "reset": self.reset, "bad input": self.bad_input, "torn": self.torn,
+            "reset": self.reset, "account": self.account, "login": self.login, "bad input": self.bad_input, "torn": self.torn,
         }
 
     def start(self):
@@ -236,6 +239,34 @@ class Traffic:
 
     async def reset(self):
         self.expect("reset", (await self.ask(head("POST", "/reset_chat", b"", self.client())))[0], {200})
+
+    async def account(self):
+        """Somebody registers, logs in, asks, mistypes, and leaves for good."""
+        client, number = self.client(), self.random.getrandbits(64)
+        email, password, cookie = f"ada{number:x}@example.org", "correct horse 7", ""
+        made = {"email": email, "password": password, "display_name": "Ada"}
+        for method, path, body, expected in (
+            ("POST", "/auth/register", made, 201),
+            ("POST", "/auth/login", {"identifier": email, "password": password}, 200),
+            ("GET", "/auth/me", None, 200),
+            ("POST", "/deepseek_chat", {"message": "sim: tokens=10 rate=0"}, 200),
+            ("PATCH", "/auth/me", {"display_name": "Ada L."}, 200),
+            ("GET", "/auth/me/export", None, 200),
+            ("DELETE", "/auth/me", {"password": "battery staple 8"}, 401),
+            ("DELETE", "/auth/me", {"password": password}, 200),
+            ("GET", "/auth/me", None, 401),
+        ):
+            content = b"" if body is None else json.dumps(body).encode()
+            found, text, _ = await self.ask(head(method, path, content, client, cookie))
+            self.expect(f"account: {method} {path}", found, {expected})
+            cookies = [line[12:].split(";")[0] for line in text.split("\r\n") if line.lower().startswith("set-cookie: cc_auth=")]
+            if cookies and path == "/auth/login":
+                cookie = f"Cookie: {cookies[0]}\r\n"
+
+    async def login(self):
+        """Somebody guesses. The hasher's queue may be full."""
+        body = json.dumps({"identifier": f"nobody{self.random.getrandbits(64):x}@example.org", "password": "correct horse 7"})
+        self.expect("login", (await self.ask(head("POST", "/auth/login", body.encode(), self.client())))[0], {401, 503})
 
     async def bad_input(self):
         index = self.random.randrange(len(BAD))
