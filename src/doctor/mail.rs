@@ -33,6 +33,9 @@ pub async fn check(report: &mut Report, config: &Config) {
     let connected = smtp.connect().await.map_err(|error| {
         let fix = match error.to_string().as_str() {
             "login refused" => "SMTP_USER=… and SMTP_PASS=… as the mail server knows them",
+            why if why.starts_with("certificate") => {
+                "SMTP_HOST=… as the certificate names it, and upstream.ca_file if its authority is your own"
+            }
             "STARTTLS is not offered" => "SMTP_PORT=465, or the port that offers STARTTLS",
             _ => "SMTP_HOST=… and SMTP_PORT=… of a server that this host may reach",
         };

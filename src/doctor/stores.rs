@@ -58,6 +58,12 @@ fn postgres(report: &mut Report, facts: &PostgresFacts, statements: Statements, 
         );
         report.expect(
             "pgbouncer",
+            facts.has_transactions,
+            "PgBouncer refuses transactions (pool_mode = statement): what takes one gets 503",
+            "pool_mode = transaction",
+        );
+        report.expect(
+            "pgbouncer",
             facts.keeps_statements || !facts.is_by_transaction || statements == Statements::Unnamed,
             "PgBouncer does not keep prepared statements: PostgreSQL plans each call anew",
             "max_prepared_statements = 200 in pgbouncer.ini (PgBouncer 1.21 or later)",

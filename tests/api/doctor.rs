@@ -14,53 +14,39 @@ use serde_json::Value;
 use crate::kit::nginx::Nginx;
 use crate::kit::server::run;
 use crate::kit::stores::{Accounts, Pair, Stores};
-use crate::kit::{Provider, Server, pass};
+use crate::kit::{Doctor, Provider, Server};
 
 #[path = "../services/services.rs"]
 mod services;
 
 use services::Services;
 
-/// PostgreSQL and both kinds of PgBouncer, with the shipped configurations but for one line.
+/// PostgreSQL and every kind of PgBouncer, with the shipped configurations but for one line.
 fn shared() -> &'static Services {
     static SHARED: OnceLock<Services> = OnceLock::new();
-    SHARED.get_or_init(|| Services::start("postgres,pgbouncer,pgbouncer-zero"))
+    SHARED.get_or_init(|| {
+        Services::start(
+            "postgres,pgbouncer,pgbouncer-old,pgbouncer-zero,pgbouncer-session,pgbouncer-statement",
+        )
+    })
 }
 
 /// What was found: `check: what`, and the line that fixes it; and the exit code.
-fn doctor(config: &str, args: &[&str]) -> (i32, Vec<(String, String)>) {
-    let folder = tempfile::tempdir().expect("there is room");
-    let file = folder.path().join("config.toml");
-    fs::write(&file, config).expect("it is writable");
-    let path = |path: &std::path::Path| path.to_str().expect("its name is UTF-8").to_owned();
-    let (file, data) = (path(&file), path(folder.path()));
-    let mut all = vec!["doctor", "--json", "--config", &file, "--data-dir", &data];
-    all.extend(args);
-    let (code, out, errors) = run(&all, &[("TEST_KEY", "a-key")]);
-    let report: Value =
-        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out:?} {errors}"));
-    let findings = report["findings"].as_array().expect("a list");
-    assert_eq!(report["ok"], findings.is_empty());
-    assert!(report["checks"].as_u64() >= Some(3), "{report}");
-    let text = |value: &Value| value.as_str().expect("it is a text").to_owned();
-    let finding = |found: &Value| {
-        (
-            format!("{}: {}", text(&found["check"]), text(&found["what"])),
-            text(&found["fix"]),
-        )
-    };
-    (code, findings.iter().map(finding).collect())
+fn doctor(config: &str) -> (i32, Vec<(String, String)>) {
+    let found = with(config, None).look();
+    assert!(found.checks >= 3, "{found:?}");
+    (found.code, found.findings)
+}
+
+fn with<'a>(config: &'a str, url: Option<&'a str>) -> Doctor<'a> {
+    let env = &[];
+    Doctor { config, env, url }
 }
 
 /// The only finding.
 #[track_caller]
-fn one(config: &str, args: &[&str], what: &str, fix: &str) {
-    let (code, found) = doctor(config, args);
-    assert_eq!((code, found.len()), (1, 1), "{found:?}");
-    assert!(
-        found[0].0.contains(what) && found[0].1.contains(fix),
-        "{found:?}"
-    );
+fn one(config: &str, what: &str, fix: &str) {
+    with(config, None).finds(what, fix);
 }
 
 /// A provider row that points to a server with this answer to every request.
@@ -107,8 +93,20 @@ fn http_date(shift: i64) -> String {
 
 /// Runs the doctor against a site, and answers the question that it asks at the pace of a model.
 fn look(server: &Server, provider: &Provider, url: &str) -> (i32, Vec<(String, String)>) {
+    look_with("", server, provider, url)
+}
+
+/// As `look`, with more settings.
+fn look_with(
+    more: &str,
+    server: &Server,
+    provider: &Provider,
+    url: &str,
+) -> (i32, Vec<(String, String)>) {
     let config = fs::read_to_string(server.config()).expect("it is there");
-    let (code, mut found) = look_with(&config, provider, url);
+    let config = more.to_owned() + &config;
+    let found = with(&config, Some(url)).look_beside(provider);
+    let (code, mut found) = (found.code, found.findings);
     let stores = environment("CLOUDCHAT_TEST_STORES").unwrap_or_default();
     if !["pgbouncer-old", "pgbouncer-zero"]
         .iter()
@@ -121,20 +119,6 @@ fn look(server: &Server, provider: &Provider, url: &str) -> (i32, Vec<(String, S
     found.retain(|(what, _)| !what.starts_with("pgbouncer: "));
     assert_eq!((code, found.len() + 1), (1, all), "{found:?}");
     (i32::from(!found.is_empty()), found)
-}
-
-fn look_with(config: &str, provider: &Provider, url: &str) -> (i32, Vec<(String, String)>) {
-    thread::scope(|scope| {
-        let looking = scope.spawn(|| doctor(config, &["--url", url]));
-        let mut call = provider.call();
-        call.accept();
-        for n in 0..12 {
-            call.text(&format!("{n}"));
-            pass(0.03);
-        }
-        call.finish("stop");
-        looking.join().expect("it does not panic")
-    })
 }
 
 /// A server whose visitors on `::1` are strangers.
@@ -219,18 +203,31 @@ fn a_proxy_that_caches_and_changes_cookies() {
 }
 
 #[test]
+fn a_site_over_tls_whose_cookies_go_out_without_it() {
+    let provider = Provider::played();
+    let settings = "server.trusted_proxies = [\"127.0.0.1\"]\nserver.cookie_secure = false";
+    let server = Server::start(&provider, settings);
+    let nginx = Nginx::before(server.direct);
+    let file = server.data().join("site.pem");
+    fs::write(&file, nginx.certificate()).expect("it is writable");
+    let more = format!("upstream.ca_file = {file:?}\n");
+    let url = format!("https://[::1]:{}/cloudchat", nginx.tls);
+    let (code, found) = look_with(&more, &server, &provider, &url);
+    assert_eq!((code, found.len()), (1, 1), "{found:?}");
+    assert_eq!(
+        (found[0].0.as_str(), found[0].1.as_str()),
+        ("cookies: a cookie lacks secure", "COOKIE_SECURE=1")
+    );
+}
+
+#[test]
 fn a_site_that_is_not_there_and_a_url_that_is_none() {
     let provider = Provider::friendly();
     let url = format!(
         "http://127.0.0.1:{}/cloudchat",
         crate::kit::server::free_port()
     );
-    one(
-        &provider.row(),
-        &["--url", &url],
-        "cannot be reached",
-        "systemctl status nginx",
-    );
+    with(&provider.row(), Some(&url)).finds("cannot be reached", "systemctl status nginx");
     let (code, _, errors) = run(&["doctor", "--url", "example.com"], &[]);
     assert_eq!(code, 2);
     assert!(
@@ -242,16 +239,14 @@ fn a_site_that_is_not_there_and_a_url_that_is_none() {
 #[test]
 fn the_provider_and_the_clock() {
     let right = models(200, &http_date(0), &["m-0", "m-1"]);
-    assert_eq!(doctor(&right, &[]), (0, Vec::new()));
+    assert_eq!(doctor(&right), (0, Vec::new()));
     one(
         &models(401, "", &[]),
-        &[],
         "refuses the key (status 401)",
         "DEEPSEEK_API_KEY",
     );
     one(
         &models(200, "", &["m-2", "m-3"]),
-        &[],
         "does not serve the model \"m-1\"",
         "one of: m-2, m-3",
     );
@@ -261,7 +256,6 @@ fn the_provider_and_the_clock() {
     ] {
         one(
             &models(200, &http_date(shift), &["m-1"]),
-            &[],
             what,
             "timedatectl set-ntp true",
         );
@@ -270,13 +264,8 @@ fn the_provider_and_the_clock() {
         "gone",
         &format!("http://127.0.0.1:{}/v1", crate::kit::server::free_port()),
     );
-    one(&nobody, &[], "gone cannot be reached", "curl -v");
-    one(
-        "",
-        &[],
-        "no model provider is configured",
-        "DEEPSEEK_API_KEY",
-    );
+    one(&nobody, "gone cannot be reached", "curl -v");
+    one("", "no model provider is configured", "DEEPSEEK_API_KEY");
 }
 
 /// A database behind this server, with the newest schema.
@@ -295,31 +284,50 @@ fn the_database_and_pgbouncer() {
     for server in ["PGBOUNCER", "POSTGRES"] {
         let stores = database(server);
         let config = stores.settings.clone() + &provider.row();
-        assert_eq!(doctor(&config, &[]), (0, Vec::new()), "{server}");
+        assert_eq!(doctor(&config), (0, Vec::new()), "{server}");
         stores.execute("DELETE FROM schema_migrations WHERE number = 2");
         one(
             &config,
-            &[],
             "its schema is 1, this cloudchat needs",
             "cloudchat migrate",
         );
     }
-    let stores = database("PGBOUNCER_ZERO");
-    let config = stores.settings.clone() + &provider.row();
-    one(
-        &config,
-        &[],
-        "does not keep prepared statements",
-        "max_prepared_statements = 200",
-    );
-    let unnamed = format!("database.statements = \"unnamed\"\n{config}");
-    assert_eq!(doctor(&unnamed, &[]), (0, Vec::new()), "it was meant so");
+    for server in ["PGBOUNCER_ZERO", "PGBOUNCER_OLD"] {
+        let stores = database(server);
+        let config = stores.settings.clone() + &provider.row();
+        one(
+            &config,
+            "does not keep prepared statements",
+            "max_prepared_statements = 200",
+        );
+        let unnamed = format!("database.statements = \"unnamed\"\n{config}");
+        assert_eq!(doctor(&unnamed), (0, Vec::new()), "it was meant so");
+    }
     let port = crate::kit::server::free_port();
     let nobody = format!(
         "database.url = \"postgres://u:p@127.0.0.1:{port}/d\"\n{}",
         provider.row()
     );
-    one(&nobody, &[], "database: PostgreSQL at", "DATABASE_URL");
+    one(&nobody, "database: PostgreSQL at", "DATABASE_URL");
+}
+
+#[test]
+fn pgbouncer_with_a_wrong_pool_mode() {
+    let provider = Provider::friendly();
+    for (server, what) in [
+        (
+            "PGBOUNCER_SESSION",
+            "keeps a server connection for each of ours (pool_mode = session)",
+        ),
+        (
+            "PGBOUNCER_STATEMENT",
+            "refuses transactions (pool_mode = statement)",
+        ),
+    ] {
+        let stores = database(server);
+        let config = stores.settings.clone() + &provider.row();
+        one(&config, what, "pool_mode = transaction");
+    }
 }
 
 /// Sends commands; the last answer.
@@ -348,14 +356,13 @@ fn redis_and_what_it_evicts() {
     let url = &services.address("REDIS").to_owned();
     let config = format!("redis.url = {url:?}\n{}", provider.row());
     assert_eq!(
-        doctor(&config, &[]),
+        doctor(&config),
         (0, Vec::new()),
         "the shipped configuration"
     );
     redis(url, &["CONFIG SET maxmemory-policy noeviction"]);
     one(
         &config,
-        &[],
         "when it is full, logins and chats get 503",
         "volatile-ttl",
     );
@@ -363,7 +370,6 @@ fn redis_and_what_it_evicts() {
     assert!(redis(url, &["SET a b"]).contains("OOM"), "it is full");
     one(
         &config,
-        &[],
         "is full and evicts nothing (noeviction)",
         "volatile-ttl",
     );
@@ -374,7 +380,7 @@ fn redis_and_what_it_evicts() {
             "CONFIG SET maxmemory-policy allkeys-lru",
         ],
     );
-    one(&config, &[], "evicts by allkeys-lru", "volatile-ttl");
+    one(&config, "evicts by allkeys-lru", "volatile-ttl");
     redis(
         url,
         &[
@@ -382,20 +388,15 @@ fn redis_and_what_it_evicts() {
             "CONFIG SET appendonly no",
         ],
     );
-    one(
-        &config,
-        &[],
-        "a restart logs everybody out",
-        "appendonly yes",
-    );
+    one(&config, "a restart logs everybody out", "appendonly yes");
     redis(
         url,
         &["CONFIG SET appendonly yes", "CONFIG SET maxmemory 0"],
     );
-    one(&config, &[], "has no maxmemory", "maxmemory 64mb");
+    one(&config, "has no maxmemory", "maxmemory 64mb");
     redis(url, &["CONFIG SET maxmemory 64mb"]);
     services.tell("kill", "redis");
-    one(&config, &[], "redis: Redis at", "REDIS_PASSWORD");
+    one(&config, "redis: Redis at", "REDIS_PASSWORD");
 }
 
 #[test]
@@ -409,7 +410,6 @@ fn the_mail_server() {
     };
     one(
         &mail(crate::kit::server::free_port()),
-        &[],
         "mail: 127.0.0.1",
         "SMTP_HOST=",
     );
@@ -424,7 +424,7 @@ fn the_mail_server() {
             }
         }
     });
-    one(&mail(port), &[], "STARTTLS is not offered", "SMTP_PORT=465");
+    one(&mail(port), "STARTTLS is not offered", "SMTP_PORT=465");
 }
 
 #[test]

@@ -11,9 +11,13 @@
 #[path = "../api/kit/mod.rs"]
 mod kit;
 
+mod doctor;
 mod letters;
 mod login;
 mod mailbox;
 mod postfix;
+#[expect(dead_code, reason = "nothing is killed here")]
+#[path = "../services/services.rs"]
+mod services;
 mod site;
 mod trouble;

@@ -9,15 +9,15 @@ use crate::postfix::{PLAIN, Postfix};
 pub const USER: &str = "site@example.com";
 pub const SECRET: &str = "s3cret of SMTP";
 
-/// Starts a server that sends by this port of the Postfix, and logs in unless the port is [`PLAIN`].
-pub fn server(postfix: &Postfix, port: u16, settings: &str) -> Server {
+/// Settings for sending by this port of the Postfix, with a login unless the port is [`PLAIN`].
+pub fn settings(postfix: &Postfix, port: u16) -> String {
     let file = postfix.ca_file();
     let user = if port == PLAIN {
         String::new()
     } else {
         format!("mail.smtp_user = {USER:?}")
     };
-    let config = format!(
+    format!(
         "server.workers = 2
 server.frontend_base_url = \"https://www.example.com/app\"
 upstream.ca_file = {file:?}
@@ -26,9 +26,14 @@ mail.smtp_port = {port}
 {user}
 mail.from = \"noreply@example.com\"
 mail.retry_seconds = 0.2
-{settings}",
+",
         host = postfix.host,
-    );
+    )
+}
+
+/// Starts a server with these, and more of them.
+pub fn server(postfix: &Postfix, port: u16, more: &str) -> Server {
+    let config = settings(postfix, port) + more;
     Server::with(&no_rate_limit(&config), &[("SMTP_PASS", SECRET)])
 }
 

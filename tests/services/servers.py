@@ -220,7 +220,7 @@ class Services:
         done = subprocess.run([self.postgres_folder / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(server.port)], timeout=START_SECONDS_MAX)
         return done.returncode == 0
 
-    def start_pgbouncer(self, name, binary, statements=""):
+    def start_pgbouncer(self, name, binary, statements="", mode="transaction"):
         def make(folder, port):
             text = (SHIPPED / "pgbouncer/pgbouncer.ini").read_text()
             postgres = self.servers["postgres"].port
@@ -229,7 +229,7 @@ class Services:
                                (r"max_client_conn = 100", "max_client_conn = 4000"),
                                # So few that many clients have to take turns.
                                (r"default_pool_size = 8", "default_pool_size = 5"), (r"reserve_pool_size = 4", "reserve_pool_size = 0"),
-                               (r"max_prepared_statements = 200", statements)]:
+                               (r"max_prepared_statements = 200", statements), (r"pool_mode = transaction", f"pool_mode = {mode}")]:
                 text, count = re.subn(rf"^{line}$", ours, text, flags=re.M)
                 if count != 1:
                     raise Failed(f"the shipped pgbouncer.ini does not say {line!r} once")
@@ -319,12 +319,16 @@ def accepts(server):
     return False
 
 
-# What can be asked for. `pgbouncer-zero` is a new one with the feature switched off, as Ubuntu has it.
+KEEPS_STATEMENTS = "max_prepared_statements = 200"
+# What can be asked for. `pgbouncer-zero` is a new one with the feature switched off, as Ubuntu has it; two
+# more have a pool mode that CloudChat is not made for.
 STARTS = {
     "postgres": Services.start_postgres,
-    "pgbouncer": lambda services: services.start_pgbouncer("pgbouncer", services.pgbouncer, "max_prepared_statements = 200"),
+    "pgbouncer": lambda services: services.start_pgbouncer("pgbouncer", services.pgbouncer, KEEPS_STATEMENTS),
     "pgbouncer-old": lambda services: services.start_pgbouncer("pgbouncer-old", services.pgbouncer_old),
     "pgbouncer-zero": lambda services: services.start_pgbouncer("pgbouncer-zero", services.pgbouncer, "max_prepared_statements = 0"),
+    "pgbouncer-session": lambda services: services.start_pgbouncer("pgbouncer-session", services.pgbouncer, KEEPS_STATEMENTS, "session"),
+    "pgbouncer-statement": lambda services: services.start_pgbouncer("pgbouncer-statement", services.pgbouncer, KEEPS_STATEMENTS, "statement"),
     "redis": Services.start_redis,
     "cluster": Services.start_cluster,
     "cluster-with-replicas": lambda services: services.start_cluster(replicas=1),

@@ -24,6 +24,8 @@ pub struct PostgresFacts {
     pub is_by_transaction: bool,
     /// It keeps prepared statements all the same.
     pub keeps_statements: bool,
+    /// Statements may be put together into transactions.
+    pub has_transactions: bool,
 }
 
 /// Connects and looks. Blocks, for ten seconds at most.
@@ -71,7 +73,18 @@ async fn look(
         is_pooled,
         is_by_transaction,
         keeps_statements: one.has_names_of_the_pooler().await?,
+        // Last, for a pooler that has none closes the connection.
+        has_transactions: has_transactions(two).await?,
     })
+}
+
+/// Whether one can begin, which a pooler that hands out its connections by the statement refuses.
+async fn has_transactions(connection: &Connection) -> Result<bool, Trouble> {
+    match connection.batch("BEGIN").await {
+        Ok(()) => connection.batch("ROLLBACK").await.map(|()| true),
+        Err(Trouble::Failed(error)) if error.as_db_error().is_some() => Ok(false),
+        Err(trouble) => Err(trouble),
+    }
 }
 
 /// Whether the server itself listens elsewhere: a pooler has a port of its own, and may reach the server

@@ -47,7 +47,10 @@ http {
 /// A running Nginx; it is killed when dropped.
 pub struct Nginx {
     child: Child,
+    /// Where it speaks plain HTTP, as the site does not.
     pub port: u16,
+    /// Where it speaks TLS, on `::1`.
+    pub tls: u16,
     folder: TempDir,
 }
 
@@ -82,7 +85,7 @@ impl Nginx {
     pub fn with(server: u16, replacements: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("there is room for temporary files");
         let path = folder.path().to_str().expect("temporary names are UTF-8");
-        let (port, plain) = (free_port(), free_port());
+        let (port, tls, plain) = (free_port(), free_port(), free_port());
         let mut site = SITE.to_owned();
         let mut replace = |from: &str, to: &str| {
             assert!(site.contains(from), "the site says {from}");
@@ -93,7 +96,7 @@ impl Nginx {
         replace("listen 80;", &format!("listen 127.0.0.1:{plain};"));
         replace(
             "listen 443 ssl http2;",
-            &format!("listen 0.0.0.0:{port}; listen [::1]:{port};"),
+            &format!("listen 0.0.0.0:{port}; listen [::1]:{port}; listen [::1]:{tls} ssl http2;"),
         );
         replace(
             "server 127.0.0.1:5000;",
@@ -104,8 +107,8 @@ impl Nginx {
         for (from, to) in replacements {
             replace(from, to);
         }
-        let made = rcgen::generate_simple_self_signed(vec!["chat.example.com".to_owned()])
-            .expect("it can be made");
+        let names = ["chat.example.com", "::1"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).expect("it can be made");
         let write = |name: &str, text: &str| {
             fs::write(folder.path().join(name), text).expect("it is writable");
         };
@@ -127,6 +130,7 @@ impl Nginx {
         let mut nginx = Self {
             child,
             port,
+            tls,
             folder,
         };
         until("Nginx to listen", || {
@@ -135,6 +139,11 @@ impl Nginx {
             TcpStream::connect(("127.0.0.1", port)).ok()
         });
         nginx
+    }
+
+    /// The certificate that it shows, which stands for itself.
+    pub fn certificate(&self) -> String {
+        fs::read_to_string(self.folder.path().join("fullchain.pem")).expect("it was written")
     }
 
     /// What it wrote to its log so far.
