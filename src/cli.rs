@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::budget::Budget;
 use crate::config::{self, Config, Provider, Sources};
@@ -83,6 +83,11 @@ enum Failure {
     Found,
     /// Something failed while running.
     Stopped(String),
+}
+
+/// What the command line takes; the man pages and the shells' completions are made from it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that `args` (the program's name first) ask for.
