@@ -1,0 +1,163 @@
+"""The .deb in a Debian that runs: systemd is the first process of namespaces of its own, in its tree."""
+
+import subprocess
+import threading
+
+from debian import ADVICE
+from kit import CLEAN, SECONDS_MAX, answers, ask, chat, check, provider, run, serves, step, until
+from provider import MODEL
+
+# No device, no file system, no process of the machine but what a container has.
+SCRIPT = """
+set -e
+tree=$1
+mount --bind "$tree" "$tree"
+cd "$tree"
+mount -t proc proc proc
+mount --bind proc/sys proc/sys
+mount -o remount,ro,bind proc/sys
+mount -t tmpfs -o mode=755 tmpfs dev
+for device in null zero full random urandom tty; do
+  touch "dev/$device"
+  mount --bind "/dev/$device" "dev/$device"
+done
+mkdir dev/shm dev/pts
+mount -t tmpfs -o mode=1777 tmpfs dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
+mount --rbind /sys sys
+# Another cgroup namespace sees its own part of the tree only in a mount of its own.
+[ ! -e sys/fs/cgroup/cgroup.controllers ] || mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs -o mode=1777 tmpfs tmp
+pivot_root . mnt
+umount -l mnt
+exec env -i container=test PATH="$PATH" /lib/systemd/systemd --system --unit=basic.target --show-status=false
+"""
+
+
+class Machine:
+    """A systemd that runs; everything in it ends with it."""
+
+    def __init__(self, tree):
+        self.tree = tree
+
+    def __enter__(self):
+        self.unshare = subprocess.Popen(
+            ["unshare", "-p", "-m", "-f", "-u", "-i", "-C", "sh", "-c", SCRIPT, "sh", self.tree.root],
+            env=CLEAN, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            children = f"/proc/{self.unshare.pid}/task/{self.unshare.pid}/children"
+            self.systemd = until("the namespaces", lambda: open(children).read().split())[0]
+            until("systemd", lambda: self.run("systemctl", "is-active", "basic.target", code=None) == "active\n")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, failure=None, *_):
+        if failure and hasattr(self, "systemd"):
+            print(self.run("journalctl", "--no-pager", "--lines=30", code=None))
+        # The first process of a process namespace takes all others along.
+        if systemd := getattr(self, "systemd", None):
+            run("kill", "-KILL", systemd, code=None)
+        self.unshare.kill()
+        self.unshare.wait(SECONDS_MAX)
+
+    def run(self, *command, code=0):
+        return run("nsenter", "-t", self.systemd, "-p", "-m", "-u", "-i", "-C", *command, code=code)
+
+    def install(self, deb):
+        """By dpkg; the tree's /tmp is the machine's own."""
+        place = self.tree.path("root/cloudchat.deb")
+        place.write_bytes(deb.read_bytes())
+        return self.run("dpkg", "--install", "/root/cloudchat.deb")
+
+    def show(self, name):
+        return self.run("systemctl", "show", "cloudchat.service", "--value", "-p", name).strip()
+
+    def is_enabled(self):
+        """`enabled` or `disabled`, for service and socket."""
+        return self.run("systemctl", "is-enabled", "cloudchat.service", "cloudchat.socket", code=None).split()
+
+
+class Busy:
+    """Asks without a pause until the end of the block; nothing may fail."""
+
+    def __enter__(self):
+        self.failures, self.count, self.ends = [], 0, False
+        self.thread = threading.Thread(target=self.ask)
+        self.thread.start()
+        return self
+
+    def ask(self):
+        while not self.ends:
+            try:
+                status = ask("GET", "/test")[0]
+            except OSError as error:
+                status = error
+            self.count += 1
+            if status != 200:
+                self.failures.append(status)
+
+    def __exit__(self, *_):
+        self.ends = True
+        self.thread.join(SECONDS_MAX)
+
+
+def test(tree, old, new):
+    secrets = f"DEEPSEEK_API_KEY=k\nDEEPSEEK_MODEL={MODEL}\nDEEPSEEK_BASE_URL=http://127.0.0.1:9000/v1\n"
+    with Machine(tree) as machine, provider("9000"):
+        step("systemd runs: it installs, and starts nothing")
+        check(ADVICE in machine.install(old), "it does not say what to do next")
+        check((machine.show("ActiveState"), machine.is_enabled()) == ("inactive", ["disabled"] * 2), "it runs, or will")
+        tree.path("etc/cloudchat/cloudchat.env").write_text(secrets)
+        machine.run("systemctl", "enable", "--now", "cloudchat")
+        serves()
+        check(machine.is_enabled() == ["enabled"] * 2, machine.is_enabled())
+        upgrade(machine, new)
+        broken(machine, old)
+
+        step("is removed: it ends")
+        machine.run("dpkg", "--remove", "cloudchat")
+        check(not answers(), "it still serves")
+        machine.run("dpkg", "--purge", "cloudchat")
+        check(not tree.enabled(), "still enabled:", tree.enabled())
+
+        step("finds a configuration on a first install: it serves at once, and after the next start")
+        tree.path("etc/cloudchat").mkdir()
+        tree.path("etc/cloudchat/cloudchat.env").write_text(secrets)
+        machine.install(old)
+        serves()
+        check(chat("Hi")[0] == "0 1 2 ", "the answer")
+        check(machine.is_enabled() == ["enabled"] * 2, machine.is_enabled())
+        machine.run("dpkg", "--purge", "cloudchat")
+        check(not answers(), "it still serves")
+
+
+def upgrade(machine, new):
+    step("upgrades while it serves: another process, no request lost, no answer cut")
+    before, slow = machine.show("MainPID"), []
+    answer = threading.Thread(target=lambda: slow.append(chat("Count slowly")[0]))
+    with Busy() as busy:
+        answer.start()
+        machine.install(new)
+        check(machine.show("MainPID") not in (before, "0"), "the old process goes on")
+        check(answer.is_alive(), "the answer ended before the upgrade did")
+        answer.join(SECONDS_MAX)
+    check(not busy.failures, f"{len(busy.failures)} of {busy.count} requests failed:", busy.failures[:3])
+    check(slow and slow[0].endswith("29 "), "the answer was cut:", slow)
+    check((machine.show("ActiveState"), machine.show("NRestarts")) == ("active", "0"), "it was restarted")
+    serves()
+
+
+def broken(machine, deb):
+    step("a version that does not serve: the old process goes on, dpkg does not fail, and it is said")
+    before, file = machine.show("MainPID"), machine.tree.path("etc/cloudchat/config.toml")
+    text = file.read_text()
+    file.write_text("nonsense.key = 1\n")
+    said = machine.install(deb)
+    check("the old one goes on" in said, said)
+    check(machine.show("MainPID") == before, "it was replaced")
+    serves()
+    file.write_text(text)
