@@ -1,6 +1,7 @@
 """The server on PostgreSQL, behind PgBouncer, and Redis: memory, `/auth/me` beside the minimal server that asks
 the same, and how often each store is asked."""
 
+import csv
 import statistics
 import subprocess
 import time
@@ -72,9 +73,9 @@ def asked(servers):
     stats = subprocess.run(command, env={"REDISCLI_AUTH": password}, capture_output=True, text=True, check=True, timeout=10).stdout
     redis = int(next(line for line in stats.splitlines() if line.startswith("total_reads_processed:")).split(":")[1])
     # Queries that PostgreSQL has logged as executed would do too; PgBouncer counts them by itself.
-    command = [servers["PSQL"], "-XqAt", "-F", " ", "-d", f"{servers['PGBOUNCER']}/pgbouncer", "-c", "SHOW STATS_TOTALS"]
-    rows = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()
-    postgres = sum(int(row.split()[2]) for row in rows if row.split()[0] == "bench")
+    command = [servers["PSQL"], "-XqA", "--csv", "-d", f"{servers['PGBOUNCER']}/pgbouncer", "-c", "SHOW STATS_TOTALS"]
+    totals = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    postgres = sum(int(row["query_count"]) for row in csv.DictReader(totals.splitlines()) if row["database"] == "bench")
     return redis, postgres
 
 

@@ -227,6 +227,8 @@ class Services:
             for line, ours in [(r"cloudchat = host=127.0.0.1 port=5432 dbname=cloudchat", f"* = host=127.0.0.1 port={postgres}"),
                                (r"listen_port = 6432", f"listen_port = {port}"), (r"auth_file = \S+", f"auth_file = {folder}/users"),
                                (r"max_client_conn = 100", "max_client_conn = 4000"),
+                               # bench/run counts queries.
+                               (r"unix_socket_dir =", "unix_socket_dir =\nstats_users = cloudchat"),
                                # So few that many clients have to take turns.
                                (r"default_pool_size = 8", "default_pool_size = 5"), (r"reserve_pool_size = 4", "reserve_pool_size = 0"),
                                (r"max_prepared_statements = 200", statements), (r"pool_mode = transaction", f"pool_mode = {mode}")]:
