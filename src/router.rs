@@ -217,23 +217,24 @@ pub fn serve(
 ) -> Serving {
     let started = clock::now();
     let busy = wire.begin();
-    let config = &app.shared.config;
+    let front = &app.front;
     let path = whole.uri().path();
-    let found = Found::find(path, &config.server.prefix);
+    let found = Found::find(path, &front.prefix);
     let endpoint = found.map(|found| found.endpoint);
-    let style = style(endpoint, path, &config.server.prefix);
-    let log_client = config.log.client_address;
+    let style = style(endpoint, path, &front.prefix);
     let record = Record {
         id: RequestId::of(whole.headers()),
         method: known_method(whole.method()),
         route: endpoint.map_or("-", |endpoint| endpoint.path),
         status: 0,
-        worker: app.worker,
+        worker: front.worker,
         started,
         started_wall: clock::since_epoch_at(started),
-        client: log_client.then(|| address::client(&config.server, peer, whole.headers())),
+        client: front
+            .logs_client
+            .then(|| address::client(&app.shared.config.server, peer, whole.headers())),
     };
-    let origins = &config.server.origins;
+    let origins = &app.shared.config.server.origins;
     let answer = if origin::is_cross_site(whole.method(), whole.headers(), origins) {
         refuse(Asked { peer, wire, whole }, Error::CrossSite)
     } else {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use crate::app::{App, Phase, Shared};
+use crate::app::{App, Front, Phase, Shared};
 use crate::clock::Clock;
 use crate::hasher::Hasher;
 use crate::http::address::Address;
@@ -139,8 +139,14 @@ async fn serve(setup: Setup) -> Result<(), String> {
     let streams_max = shared.pools.streams.max();
     stores.begin();
     let (saver, saving) = Saver::start(stores.sessions.clone(), Clock::System, streams_max);
+    let config = &shared.config;
     let app = Rc::new(App {
-        worker,
+        front: Front {
+            prefix: config.server.prefix.as_str().into(),
+            logs_client: config.log.client_address,
+            worker,
+            phase: Cell::new(Phase::Running),
+        },
         stores,
         hasher,
         upstream: Upstream::new(upstream),
@@ -148,7 +154,6 @@ async fn serve(setup: Setup) -> Result<(), String> {
         clock: Clock::System,
         read: RefCell::new(Box::new([0; READ_BYTES])),
         out: Scratch::default(),
-        phase: Cell::new(Phase::Running),
         shared: Arc::clone(&shared),
     });
     if let Some(pulse) = pulse {
@@ -209,7 +214,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
     let mut last = pin!(last);
     loop {
         let phase = *phases.borrow_and_update();
-        app.phase.set(phase);
+        app.front.phase.set(phase);
         live.wake_all();
         if phase == Phase::Ending {
             if timeout(ENDING_TIMEOUT, last.as_mut()).await.is_err() {
@@ -296,8 +301,8 @@ async fn connection(app: Rc<App>, socket: Socket, peer: Address, permit: Permit,
             lives.register(cx.waker());
             is_registered = true;
         }
-        if phase != app.phase.get() {
-            phase = app.phase.get();
+        if phase != app.front.phase.get() {
+            phase = app.front.phase.get();
             // After a handover nobody is in a hurry: a request may be on its way on a connection
             // that is idle, so it stays until an answer has said that it is the last.
             if phase >= Phase::Draining {
