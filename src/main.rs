@@ -8,6 +8,6 @@ use std::process::ExitCode;
 static ALLOCATOR: cloudchat::memory::Allocator = cloudchat::memory::Allocator;
 
 fn main() -> ExitCode {
-    cloudchat::memory::purge_at_once();
+    cloudchat::memory::purge_soon();
     cloudchat::cli::run(std::env::args_os())
 }

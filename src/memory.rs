@@ -1,8 +1,9 @@
-//! The allocator: mimalloc, told to give freed memory back, and at once.
+//! The allocator: mimalloc, told to give freed memory back, and soon.
 //!
 //! mimalloc keeps freed pages for a later allocation of the same thread, and looks at them again
 //! only when that thread allocates: a server that falls quiet after a busy hour would keep them for
-//! good ([`purge_at_once`], [`collect`]). It gives back whole pages of 64 KiB only, so one object
+//! good ([`purge_soon`], [`collect`]). Not at once: under load a page is needed again within
+//! milliseconds, and each one given back is a system call and fresh zeros. It gives back whole pages of 64 KiB only, so one object
 //! that lives as long as its thread would keep what a busy hour has filled around it
 //! ([`begin_fresh_pages`]). Where another allocator is linked (tests, profilers) nothing here has an
 //! effect.
@@ -19,6 +20,8 @@ use mimalloc::MiMalloc;
 
 /// `mi_option_purge_delay` of mimalloc.h, which the bindings do not name.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+/// How long freed pages wait, in milliseconds.
+const PURGE_DELAY_MS: std::ffi::c_long = 10;
 
 /// What all threads share that began fresh pages; each has its own pages in it.
 static SHARED: AtomicPtr<mi_heap_t> = AtomicPtr::new(ptr::null_mut());
@@ -77,11 +80,11 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Lets freed pages go back to the system without delay. To be called before any thread starts.
+/// Lets freed pages go back to the system after [`PURGE_DELAY_MS`]. To be called before any thread starts.
 #[expect(unsafe_code, reason = "the allocator's options have no safe interface")]
-pub fn purge_at_once() {
+pub fn purge_soon() {
     // SAFETY: the option exists, and no other thread runs yet (the call is not thread-safe).
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) };
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) };
 }
 
 /// From now on the calling thread allocates from pages of its own. To be called when it has set up
@@ -146,8 +149,8 @@ mod tests {
         // SAFETY: reading an option that exists.
         let get = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
         assert_eq!(get(), 1000, "the default of mimalloc v3, in milliseconds");
-        purge_at_once();
-        assert_eq!(get(), 0);
+        purge_soon();
+        assert_eq!(get(), PURGE_DELAY_MS);
         collect();
     }
 

@@ -16,6 +16,7 @@ use crate::hasher;
 use crate::limits::{KeyedPool, Windows};
 use crate::log::{self, Value};
 use crate::mail::Sender;
+use crate::memory;
 use crate::saver::SAVE_TIMEOUT;
 use crate::scrape;
 use crate::store::Backend;
@@ -200,6 +201,8 @@ impl Running {
             () = heard.stop() => return self.leave(heard).await,
         };
         entered?;
+        // Starting has left more than this thread will ever need again.
+        memory::collect();
         loop {
             match self.parts.turn(heard).await {
                 Turn::Told(Told::Stop) => return self.leave(heard).await,

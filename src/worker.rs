@@ -176,6 +176,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
     let live = Rc::new(Live::default());
     spawn_local(give_memory_back(Rc::clone(&live)));
     memory::begin_fresh_pages();
+    memory::collect();
     let (mut accepting, mut taking) = (JoinSet::new(), JoinSet::new());
     for listener in listeners {
         let (app, live) = (Rc::clone(&app), Rc::clone(&live));
@@ -265,12 +266,13 @@ async fn send_mail(
     events.send(Event::MailStopped).unwrap_or_default();
 }
 
-/// Lets the allocator return what ended connections have left, now and then while any end.
+/// Lets the allocator return what connecting to the stores and ended connections have left, now and then
+/// while any end.
 async fn give_memory_back(live: Rc<Live>) {
     loop {
-        live.ended.notified().await;
         sleep(COLLECT_PAUSE).await;
         memory::collect();
+        live.ended.notified().await;
     }
 }
 
