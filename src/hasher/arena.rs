@@ -48,11 +48,13 @@ impl Arena {
     /// Gives the pages of the blocks from `first` on back to the system; they read as zero then.
     #[expect(unsafe_code, reason = "the mapping's content changes under its owner")]
     pub(super) fn give_back(&mut self, first: usize) -> io::Result<()> {
-        let (from, to) = (first * Block::SIZE, self.touched * Block::SIZE);
-        if from >= to {
+        if self.touched <= first {
             return Ok(());
         }
         self.touched = first;
+        // To the very end: the last huge page reaches beyond what was touched, and what is left of one
+        // would be made whole again by the kernel.
+        let (from, to) = (first * Block::SIZE, self.map.len());
         // SAFETY: nobody holds blocks meanwhile (`&mut self`), and nobody relies on what is in them.
         unsafe {
             self.map
