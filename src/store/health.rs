@@ -37,10 +37,10 @@ impl Health {
         StoreError::Unavailable
     }
 
-    pub(super) fn succeeded(&mut self, now: Instant) {
+    pub(super) fn succeeded(&mut self, now: impl FnOnce() -> Instant) {
         if self
             .failed_at
-            .is_some_and(|failed_at| now.duration_since(failed_at) >= RECOVERED_AFTER)
+            .is_some_and(|failed_at| now().duration_since(failed_at) >= RECOVERED_AFTER)
         {
             self.failed_at = None;
             self.report("store recovered");
@@ -69,13 +69,13 @@ mod tests {
         });
         let (start, error) = (crate::clock::now(), "broken");
         let at = |seconds| start + Duration::from_secs(seconds);
-        health.succeeded(at(0));
+        health.succeeded(|| at(0));
         health.failed(at(1), &error);
-        health.succeeded(at(2));
+        health.succeeded(|| at(2));
         health.failed(at(3), &error);
-        health.succeeded(at(7));
-        health.succeeded(at(8));
-        health.succeeded(at(9));
+        health.succeeded(|| at(7));
+        health.succeeded(|| at(8));
+        health.succeeded(|| at(9));
         health.failed(at(10), &error);
         let reports = REPORTS.lock().unwrap();
         let events: Vec<&str> = reports.iter().filter_map(|line| line.get(..9)).collect();

@@ -111,7 +111,7 @@ impl File {
             });
         match outcome {
             Ok(Some(value)) => {
-                self.health.succeeded(clock::now());
+                self.health.succeeded(clock::now);
                 Ok(value)
             }
             Ok(None) => Err(StoreError::TimedOut),
