@@ -5,16 +5,27 @@
 
 use bytes::Bytes;
 use fred::bytes_utils::Str;
-use fred::types::{CustomCommand, Value};
+use fred::error::Error;
+use fred::interfaces::{ClientLike, KeysInterface};
+use fred::types::{CustomCommand, Expiration, Value};
 use fred::util::redis_keyslot;
 
 /// One command.
 #[derive(Debug)]
-pub(super) struct Ask {
-    name: &'static str,
-    /// Of a cluster: where its keys are.
-    slot: u16,
-    arguments: Vec<Value>,
+pub(super) enum Ask {
+    /// The value of a key.
+    Get(String),
+    /// The values of two keys in one slot.
+    GetBoth([String; 2]),
+    /// A value that ends after so many milliseconds.
+    Set(String, String, i64),
+    /// Any other: fred sends these one by one, while those above travel with whatever else waits.
+    Other {
+        name: &'static str,
+        /// Of a cluster: where its keys are.
+        slot: u16,
+        arguments: Vec<Value>,
+    },
 }
 
 /// A script's first key stands behind its text and the number of its keys.
@@ -27,7 +38,7 @@ impl Ask {
             Some(Value::String(key)) => redis_keyslot(key.as_bytes()),
             _ => 0,
         };
-        Self {
+        Self::Other {
             name,
             slot,
             arguments,
@@ -39,17 +50,16 @@ impl Ask {
     }
 
     pub fn get(key: String) -> Self {
-        Self::of_key("GET", vec![key.into()])
+        Self::Get(key)
     }
 
     /// Of keys in one slot.
     pub fn get_both(keys: [String; 2]) -> Self {
-        Self::of_key("MGET", keys.map(Value::from).into())
+        Self::GetBoth(keys)
     }
 
     pub fn set(key: String, value: String, life_ms: i64) -> Self {
-        let life = life_ms.max(1).into();
-        Self::of_key("SET", vec![key.into(), value.into(), "PX".into(), life])
+        Self::Set(key, value, life_ms.max(1))
     }
 
     /// Changes a value without changing when it ends; does not make one.
@@ -102,10 +112,24 @@ impl Ask {
         Self::new("EVAL", SCRIPT_KEY, arguments)
     }
 
-    /// For fred.
-    pub fn into_parts(self) -> (CustomCommand, Vec<Value>) {
-        let command = CustomCommand::new_static(self.name, self.slot, false);
-        (command, self.arguments)
+    /// Asks, or adds this to a pipeline.
+    pub async fn send(self, client: &(impl ClientLike + KeysInterface)) -> Result<Value, Error> {
+        match self {
+            Self::Get(key) => client.get(key).await,
+            Self::GetBoth([one, other]) => client.mget(vec![one, other]).await,
+            Self::Set(key, value, life_ms) => {
+                let life = Some(Expiration::PX(life_ms));
+                client.set(key, value, life, None, false).await
+            }
+            Self::Other {
+                name,
+                slot,
+                arguments,
+            } => {
+                let command = CustomCommand::new_static(name, slot, false);
+                client.custom(command, arguments).await
+            }
+        }
     }
 }
 

@@ -314,7 +314,7 @@ impl Link {
         };
         match timeout_at(spending.deadline, self.round_trip(asks)).await {
             Ok(Ok(answers)) => {
-                self.0.shared.health().succeeded(clock::now());
+                self.0.shared.health().succeeded(clock::now);
                 Ok(answers)
             }
             Ok(Err(error)) if *error.kind() == fred::error::ErrorKind::Timeout => {
@@ -330,7 +330,7 @@ impl Link {
         }
     }
 
-    async fn round_trip(&self, asks: Vec<Ask>) -> Result<Vec<Value>, fred::error::Error> {
+    async fn round_trip(&self, mut asks: Vec<Ask>) -> Result<Vec<Value>, fred::error::Error> {
         let live = self.live();
         if !live.client.is_connected() {
             // Only who comes before the first connection waits for it.
@@ -341,10 +341,14 @@ impl Link {
             live.client.wait_for_connect().await?;
         }
         live.was_connected.store(true, Ordering::Relaxed);
+        if let [_] = asks[..]
+            && let Some(ask) = asks.pop()
+        {
+            return Ok(vec![ask.send(&live.client).await?]);
+        }
         let pipeline = live.client.pipeline();
         for ask in asks {
-            let (command, arguments) = ask.into_parts();
-            let _queued: Value = pipeline.custom(command, arguments).await?;
+            let _queued = ask.send(&pipeline).await?;
         }
         let answers: Value = pipeline.all().await?;
         Ok(ask::elements(answers))
