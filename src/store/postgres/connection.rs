@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
@@ -101,8 +102,8 @@ impl Server {
         let task = tokio::spawn(async move { driver.await.unwrap_or_default() });
         let connection = Connection {
             client,
-            statements: vec![None; Statement::COUNT],
-            in_transaction: false,
+            statements: [const { OnceCell::const_new() }; Statement::COUNT].into(),
+            in_transaction: AtomicBool::new(false),
             task: task.abort_handle(),
         };
         if self.is_auto && !self.is_unnamed() && connection.is_forgetful().await? {
@@ -148,29 +149,30 @@ impl managed::Manager for Manager {
         connection: &mut Connection,
         _: &Metrics,
     ) -> RecycleResult<Self::Error> {
-        match connection.client.is_closed() {
+        match connection.is_closed() {
             true => Err(RecycleError::message("closed")),
             false => Ok(()),
         }
     }
 }
 
-/// An open connection.
+/// An open connection. Statements that stand alone may be sent without waiting for each other's rows,
+/// which come in the same order.
 pub(super) struct Connection {
     client: Client,
     /// By their number, once they have been prepared.
-    statements: Vec<Option<tokio_postgres::Statement>>,
+    statements: Box<[OnceCell<tokio_postgres::Statement>]>,
     /// A transaction has begun that must not outlive the call.
-    in_transaction: bool,
+    in_transaction: AtomicBool,
     task: AbortHandle,
 }
 
 impl Connection {
     /// Sends a statement, and waits for its rows: one round trip, and another when a named one is
     /// first used here. One that `is_bound` runs in a transaction, which is committed only if the
-    /// caller still waits: one round trip more.
+    /// caller still waits: one round trip more, and nobody else may send anything meanwhile.
     pub async fn rows(
-        &mut self,
+        &self,
         statement: Statement,
         parameters: Parameters<'_>,
         is_unnamed: bool,
@@ -178,17 +180,17 @@ impl Connection {
     ) -> Result<Vec<Row>, Trouble> {
         let named = self.prepared(statement, is_unnamed).await?;
         if !is_bound {
-            return Ok(self.send(named.as_ref(), statement, parameters).await?);
+            return Ok(self.send(named, statement, parameters).await?);
         }
-        self.in_transaction = true;
-        let sent = self.send(named.as_ref(), statement, parameters);
+        self.in_transaction.store(true, Ordering::Relaxed);
+        let sent = self.send(named, statement, parameters);
         let begun = self.client.batch_execute("BEGIN");
         // Both are sent before either is answered.
         let (begun, rows) = tokio::join!(biased; begun, sent);
         begun?;
         let rows = rows?;
         self.client.batch_execute("COMMIT").await?;
-        self.in_transaction = false;
+        self.in_transaction.store(false, Ordering::Relaxed);
         Ok(rows)
     }
 
@@ -208,21 +210,24 @@ impl Connection {
     }
 
     async fn prepared(
-        &mut self,
+        &self,
         statement: Statement,
         is_unnamed: bool,
-    ) -> Result<Option<tokio_postgres::Statement>, Trouble> {
+    ) -> Result<Option<&tokio_postgres::Statement>, Trouble> {
         if is_unnamed {
             return Ok(None);
         }
-        let kept = &mut self.statements[statement as usize];
-        if kept.is_none() {
-            let prepared = self
-                .client
-                .prepare_typed(statement.sql(), statement.types());
-            *kept = Some(prepared.await?);
-        }
-        Ok(kept.clone())
+        let prepare = || {
+            self.client
+                .prepare_typed(statement.sql(), statement.types())
+        };
+        let kept = self.statements[statement as usize].get_or_try_init(prepare);
+        Ok(Some(kept.await?))
+    }
+
+    /// Whether it has ended, from either side.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
     }
 
     /// Several statements at once, without parameters.
@@ -280,8 +285,8 @@ impl Connection {
 
     /// Ends the transaction of a call that was given up, without waiting for it: whatever is sent
     /// next comes after.
-    pub fn roll_back(&mut self) {
-        if std::mem::take(&mut self.in_transaction) {
+    pub fn roll_back(&self) {
+        if self.in_transaction.swap(false, Ordering::Relaxed) {
             let rollback = std::pin::pin!(self.client.batch_execute("ROLLBACK"));
             // The first poll sends it; the answer goes nowhere.
             drop(rollback.poll(&mut Context::from_waker(Waker::noop())));

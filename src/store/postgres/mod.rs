@@ -3,7 +3,9 @@
 //! Each core has a pool of connections. A call has a deadline (`database.timeout_seconds`, or what is
 //! left to its request, see `patience`) that covers waiting for a connection and opening one; a
 //! connection that has not answered by then is closed. What is of use to its caller only (see
-//! `calls`) runs in a transaction that is committed if the caller still waits.
+//! `calls`) runs in a transaction that is committed if the caller still waits. What only reads shares
+//! a connection with whatever else reads at the moment, each sent without waiting for the others' rows:
+//! at saturation that halves the work of everybody between here and the tables.
 
 mod connection;
 mod inspect;
@@ -15,11 +17,12 @@ mod users;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use deadpool::managed::{self, PoolError};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -38,6 +41,8 @@ use statement::Statement;
 pub use inspect::{PostgresFacts, inspect};
 pub(super) use migrate::migrate;
 
+/// Calls that share a connection for reading; more take another one.
+const READS_AT_ONCE_MAX: usize = 64;
 /// For connecting, looking at the schema and reading the secrets.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -97,6 +102,7 @@ impl Postgres {
         Pool {
             shared: Arc::clone(&self.shared),
             connections: connections.expect("a pool without time-outs needs no runtime"),
+            reading: Arc::default(),
         }
     }
 
@@ -169,6 +175,9 @@ async fn secret(
 pub struct Pool {
     shared: Arc<Shared>,
     connections: managed::Pool<Manager>,
+    /// What calls that only read have out of the pool: the next one joins them, so that many travel
+    /// together and wake each end once.
+    reading: Arc<Mutex<Weak<Lease>>>,
 }
 
 impl fmt::Debug for Pool {
@@ -194,39 +203,69 @@ impl Refusal {
     }
 }
 
-/// A connection during a call. Dropping it gives it back to the pool, after the end of a transaction
-/// that the caller has left.
-struct Lease(Option<managed::Object<Manager>>);
+/// A connection out of the pool, for one call or for several that only read. Dropping it gives it back,
+/// after the end of a transaction that the caller has left; one that is spoiled is closed instead.
+struct Lease {
+    object: Option<managed::Object<Manager>>,
+    is_spoiled: AtomicBool,
+}
 
 impl Lease {
-    fn connection(&mut self) -> &mut connection::Connection {
-        self.0.as_mut().expect("it is there until the lease ends")
+    fn connection(&self) -> &connection::Connection {
+        self.object
+            .as_ref()
+            .expect("it is there until the lease ends")
     }
 
-    /// Takes the connection out of the pool and closes it.
-    fn close(mut self) {
-        if let Some(object) = self.0.take() {
-            managed::Object::take(object).abort();
-        }
+    /// Nobody else is to use it.
+    fn spoil(&self) {
+        self.is_spoiled.store(true, Ordering::Relaxed);
+    }
+
+    fn is_good(&self) -> bool {
+        !self.is_spoiled.load(Ordering::Relaxed) && !self.connection().is_closed()
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(connection) = &mut self.0 {
-            connection.roll_back();
+        match self.object.take() {
+            Some(object) if *self.is_spoiled.get_mut() => managed::Object::take(object).abort(),
+            Some(object) => object.roll_back(),
+            None => {}
         }
     }
 }
 
+/// What a call does to the connection it is made on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Reads only: shares a connection with others that do.
+    Read,
+    /// Stands alone.
+    Single,
+    /// Stands or falls with its caller.
+    Bound,
+}
+
 impl Pool {
+    /// A statement that only reads.
+    async fn read_rows(
+        &self,
+        statement: Statement,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let rows = self.call(statement, parameters, Kind::Read).await;
+        rows.map_err(Refusal::of_store)
+    }
+
     /// A statement by itself.
     async fn rows(
         &self,
         statement: Statement,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        let rows = self.call(statement, parameters, false).await;
+        let rows = self.call(statement, parameters, Kind::Single).await;
         rows.map_err(Refusal::of_store)
     }
 
@@ -236,7 +275,7 @@ impl Pool {
         statement: Statement,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, Refusal> {
-        self.call(statement, parameters, false).await
+        self.call(statement, parameters, Kind::Single).await
     }
 
     /// A statement that stands or falls with its caller.
@@ -245,7 +284,7 @@ impl Pool {
         statement: Statement,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        let rows = self.call(statement, parameters, true).await;
+        let rows = self.call(statement, parameters, Kind::Bound).await;
         rows.map_err(Refusal::of_store)
     }
 
@@ -253,44 +292,78 @@ impl Pool {
         &self,
         statement: Statement,
         parameters: Parameters<'_>,
-        is_bound: bool,
+        kind: Kind,
     ) -> Result<Vec<Row>, Refusal> {
         let spending = Spending::begin(metrics::Store::Postgres, self.shared.timeout);
         let deadline = spending.deadline;
-        let mut lease = match timeout_at(deadline, self.connections.get()).await {
-            Ok(Ok(object)) => Lease(Some(object)),
-            Ok(Err(PoolError::Backend(trouble))) => return Err(self.failed(&trouble)),
-            Ok(Err(error)) => return Err(self.failed(&error)),
-            Err(_) => return Err(self.timed_out("no connection in time")),
-        };
+        let lease = self.lease(deadline, kind).await?;
+        let connection = lease.connection();
         loop {
             let is_unnamed = self.shared.server.is_unnamed();
-            let connection = lease.connection();
+            let is_bound = kind == Kind::Bound;
             let attempt = connection.rows(statement, parameters, is_unnamed, is_bound);
             match timeout_at(deadline, attempt).await {
                 Ok(Ok(rows)) => {
-                    self.health().succeeded(clock::now());
+                    self.health().succeeded(clock::now);
                     return Ok(rows);
                 }
                 Err(_) => {
-                    lease.close();
+                    lease.spoil();
                     return Err(self.timed_out("no answer in time"));
                 }
                 Ok(Err(trouble)) if trouble.is_conflict() => {
-                    self.health().succeeded(clock::now());
+                    self.health().succeeded(clock::now);
                     return Err(Refusal::Conflict);
                 }
                 // It failed before it did anything, and what it began is rolled back first.
                 Ok(Err(trouble)) if !is_unnamed && self.shared.server.falls_back(&trouble) => {
-                    lease.connection().roll_back();
+                    connection.roll_back();
                 }
                 Ok(Err(trouble)) => {
                     // Whatever it was, the next call begins on a connection that is known to work.
-                    lease.close();
+                    lease.spoil();
                     return Err(self.failed(&trouble));
                 }
             }
         }
+    }
+
+    /// A connection for a call of this kind.
+    async fn lease(&self, deadline: Instant, kind: Kind) -> Result<Arc<Lease>, Refusal> {
+        if kind == Kind::Read
+            && let Some(lease) = self.joined()
+        {
+            return Ok(lease);
+        }
+        let object = match timeout_at(deadline, self.connections.get()).await {
+            Ok(Ok(object)) => object,
+            Ok(Err(PoolError::Backend(trouble))) => return Err(self.failed(&trouble)),
+            Ok(Err(error)) => return Err(self.failed(&error)),
+            Err(_) => return Err(self.timed_out("no connection in time")),
+        };
+        let lease = Arc::new(Lease {
+            object: Some(object),
+            is_spoiled: AtomicBool::new(false),
+        });
+        if kind == Kind::Read {
+            *self.reading() = Arc::downgrade(&lease);
+        }
+        Ok(lease)
+    }
+
+    /// The connection that others read from at the moment, if there is room on it. Not while somebody
+    /// waits for a connection: those who read could keep this one for ever.
+    fn joined(&self) -> Option<Arc<Lease>> {
+        let lease = self.reading().upgrade()?;
+        // This one is counted, too.
+        let has_room = Arc::strong_count(&lease) <= READS_AT_ONCE_MAX;
+        let is_free = has_room && lease.is_good() && self.connections.status().waiting == 0;
+        is_free.then_some(lease)
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Weak<Lease>> {
+        // Nothing panics while it is held.
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, cause: &dyn fmt::Display) -> Refusal {
@@ -302,7 +375,7 @@ impl Pool {
         Refusal::Store(StoreError::TimedOut)
     }
 
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+    fn health(&self) -> MutexGuard<'_, Health> {
         // Nothing panics while it is held, and a wrong report would do no harm.
         let health = self.shared.health.lock();
         health.unwrap_or_else(PoisonError::into_inner)
@@ -324,7 +397,7 @@ impl Pool {
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let name = super::secrets::HMAC_KEY;
-        let rows = self.rows(Statement::Ping, &[&name]).await?;
+        let rows = self.read_rows(Statement::Ping, &[&name]).await?;
         match rows.is_empty() {
             true => Err(self.health().failed(clock::now(), &"its secrets are gone")),
             false => Ok(()),

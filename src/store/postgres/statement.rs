@@ -34,11 +34,12 @@ macro_rules! statements {
     };
 }
 
-/// A user as [`super::users`] reads it. The casts are for tables whose columns have kindred types.
+/// A user as [`super::users`] reads it. The casts are for tables whose columns have kindred types;
+/// `date_part` is `extract` in floating point, which costs less.
 macro_rules! user {
     () => {
         "id::bigint, uid::text, email::text, phone::text, display_name::text,
-         coalesce(is_active, false), coalesce((extract(epoch FROM created_at) * 1000)::bigint, 0),
+         coalesce(is_active, false), coalesce((date_part('epoch', created_at) * 1000)::bigint, 0),
          sessions_not_before"
     };
 }

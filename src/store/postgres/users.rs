@@ -282,7 +282,7 @@ impl Pool {
         parameters: Parameters<'_>,
         to: impl Fn(&Row) -> Result<T, tokio_postgres::Error>,
     ) -> Result<Vec<T>, StoreError> {
-        let rows = self.rows(statement, parameters).await?;
+        let rows = self.read_rows(statement, parameters).await?;
         let read: Result<_, _> = rows.iter().map(to).collect();
         read.map_err(|error| self.unreadable(&error))
     }
