@@ -10,15 +10,15 @@ V1 = pathlib.Path("/sys/fs/cgroup/memory")
 V2 = pathlib.Path("/sys/fs/cgroup")
 
 
-def create(name, size):
-    """A fresh group of that many bytes, of whichever version this system has."""
+def create(name, size, parent=None):
+    """A fresh group of that many bytes, of whichever version this system has; within another, if one is given."""
     if os.geteuid() != 0:
         raise Trouble("a memory cgroup takes root")
     controllers = V2 / "cgroup.controllers"
     if controllers.exists() and "memory" in controllers.read_text().split():
-        return Unified(name, size)
+        return Unified(name, size, parent)
     if (V1 / "memory.limit_in_bytes").exists():
-        return Legacy(name, size)
+        return Legacy(name, size, parent)
     raise Trouble("no memory controller under /sys/fs/cgroup, neither version 1 nor 2")
 
 
@@ -70,8 +70,8 @@ class Legacy(Group):
 
     version = 1
 
-    def __init__(self, name, size):
-        super().__init__(V1, name, size)
+    def __init__(self, name, size, parent=None):
+        super().__init__(parent.folder if parent else V1, name, size)
         self.write("memory.limit_in_bytes", size)
         self.write("memory.swappiness", 0)
         # Memory and swap together no larger than memory: no swap. Without swap accounting there is none to limit.
@@ -86,7 +86,8 @@ class Legacy(Group):
     def now(self):
         """(what cannot be taken back, anonymous pages of that) in bytes: all but file pages, and socket buffers."""
         stat = self.fields("memory.stat")
-        held = self.number("memory.usage_in_bytes") - stat["total_cache"]
+        # Shared memory counts as cache, but without swap it has nowhere to go.
+        held = self.number("memory.usage_in_bytes") - stat["total_cache"] + stat["total_shmem"]
         return held + self.number("memory.kmem.tcp.usage_in_bytes"), stat["total_rss"]
 
     def kills(self):
@@ -102,11 +103,12 @@ class Unified(Group):
 
     version = 2
 
-    def __init__(self, name, size):
-        control = V2 / "cgroup.subtree_control"
+    def __init__(self, name, size, parent=None):
+        above = parent.folder if parent else V2
+        control = above / "cgroup.subtree_control"
         if "memory" not in control.read_text().split():
             control.write_text("+memory")
-        super().__init__(V2, name, size)
+        super().__init__(above, name, size)
         self.write("memory.max", size)
         if (self.folder / "memory.swap.max").exists():
             self.write("memory.swap.max", 0)
@@ -119,7 +121,8 @@ class Unified(Group):
 
     def now(self):
         stat = self.fields("memory.stat")
-        return self.number("memory.current") - stat["file"], stat["anon"]
+        # Shared memory counts as file, but without swap it has nowhere to go.
+        return self.number("memory.current") - stat["file"] + stat["shmem"], stat["anon"]
 
     def kills(self):
         return self.fields("memory.events")["oom_kill"]

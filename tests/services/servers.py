@@ -34,9 +34,11 @@ class Failed(Exception):
 class Server:
     """One process that can be killed, stopped, continued and started again on its data."""
 
-    def __init__(self, name, user, folder, port, command, answers, death_signal=signal.SIGKILL):
+    def __init__(self, name, user, folder, port, command, answers, death_signal=signal.SIGKILL, group=None):
         self.name, self.user, self.folder, self.port = name, user, folder, port
         self.command, self.answers, self.death_signal = command, answers, death_signal
+        # Folder of the control group that its processes belong to, if any.
+        self.group = group
         self.child = None
 
     def spawn(self):
@@ -44,6 +46,8 @@ class Server:
         libc = ctypes.CDLL(None, use_errno=True)
 
         def become():
+            if self.group:
+                (self.group / "cgroup.procs").write_text(str(os.getpid()))
             if os.getuid() == 0:
                 os.setgroups([])
                 os.setgid(ids.pw_gid)
@@ -134,7 +138,10 @@ def free_ports(count):
 class Services:
     """A temporary folder, the servers in it, and the environment variables that tell where they are."""
 
-    def __init__(self, postgres_folder, pgbouncer, pgbouncer_old):
+    def __init__(self, postgres_folder, pgbouncer, pgbouncer_old, groups=None):
+        """With control groups, by the names of the servers in them, these are set up for one real host:
+        nothing of the shipped configurations is replaced but addresses and paths."""
+        self.groups, self.is_host = groups or {}, groups is not None
         self.postgres_folder, self.pgbouncer, self.pgbouncer_old = postgres_folder, pgbouncer, pgbouncer_old
         self.folder = Path(tempfile.mkdtemp(prefix="cloudchat-services-"))
         self.folder.chmod(0o755)
@@ -156,11 +163,11 @@ class Services:
         folder.chmod(0o700)
         for path in [folder, *folder.iterdir()]:
             shutil.chown(path, ids.pw_uid, ids.pw_gid)
-        self.servers[name] = Server(name, ids, folder, port, command, **more)
+        self.servers[name] = Server(name, ids, folder, port, command, group=self.groups.get(name), **more)
         return self.servers[name]
 
-    def psql(self, statements):
-        url = f"postgres://postgres:{self.password}@127.0.0.1:{self.servers['postgres'].port}/postgres"
+    def psql(self, statements, database="postgres"):
+        url = f"postgres://postgres:{self.password}@127.0.0.1:{self.servers['postgres'].port}/{database}"
         done = subprocess.run([self.postgres_folder / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statements],
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_SECONDS_MAX)
         if done.returncode != 0:
@@ -186,13 +193,15 @@ class Services:
             return
 
         def make(folder, port):
-            settings = {
-                "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "max_connections": 1000,
-                # Only a crash of the machine loses anything by this, a killed server nothing.
-                "fsync": "off", "full_page_writes": "off", "autovacuum": "off",
-                # A database is told to log its statements; then the line says which connection ran them.
-                "log_line_prefix": "%m %d %p ", "log_min_messages": "warning",
-            }
+            settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": ""}
+            if not self.is_host:
+                settings |= {
+                    "max_connections": 1000,
+                    # Only a crash of the machine loses anything by this, a killed server nothing.
+                    "fsync": "off", "full_page_writes": "off", "autovacuum": "off",
+                    # A database is told to log its statements; then the line says which connection ran them.
+                    "log_line_prefix": "%m %d %p ", "log_min_messages": "warning",
+                }
             options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
             return [str(self.postgres_folder / "postgres"), "-D", str(folder / "data"), *options]
 
@@ -223,15 +232,18 @@ class Services:
     def start_pgbouncer(self, name, binary, statements="", mode="transaction"):
         def make(folder, port):
             text = (SHIPPED / "pgbouncer/pgbouncer.ini").read_text()
-            postgres = self.servers["postgres"].port
-            for line, ours in [(r"cloudchat = host=127.0.0.1 port=5432 dbname=cloudchat", f"* = host=127.0.0.1 port={postgres}"),
-                               (r"listen_port = 6432", f"listen_port = {port}"), (r"auth_file = \S+", f"auth_file = {folder}/users"),
-                               (r"max_client_conn = 100", "max_client_conn = 4000"),
-                               # bench/run counts queries.
-                               (r"unix_socket_dir =", "unix_socket_dir =\nstats_users = cloudchat"),
-                               # So few that many clients have to take turns.
-                               (r"default_pool_size = 8", "default_pool_size = 5"), (r"reserve_pool_size = 4", "reserve_pool_size = 0"),
-                               (r"max_prepared_statements = 200", statements), (r"pool_mode = transaction", f"pool_mode = {mode}")]:
+            database, postgres = "cloudchat = host=127.0.0.1 port=5432 dbname=cloudchat", self.servers["postgres"].port
+            replacements = [(r"listen_port = 6432", f"listen_port = {port}"), (r"auth_file = \S+", f"auth_file = {folder}/users"),
+                            (r"max_prepared_statements = 200", statements), (r"pool_mode = transaction", f"pool_mode = {mode}")]
+            if self.is_host:
+                replacements += [(database, database.replace("5432", str(postgres)))]
+            else:
+                # Many databases, and so few connections to each that many clients have to take turns.
+                replacements += [(database, f"* = host=127.0.0.1 port={postgres}"), (r"max_client_conn = 100", "max_client_conn = 4000"),
+                                 # bench/run counts queries.
+                                 (r"unix_socket_dir =", "unix_socket_dir =\nstats_users = cloudchat"),
+                                 (r"default_pool_size = 8", "default_pool_size = 5"), (r"reserve_pool_size = 4", "reserve_pool_size = 0")]
+            for line, ours in replacements:
                 text, count = re.subn(rf"^{line}$", ours, text, flags=re.M)
                 if count != 1:
                     raise Failed(f"the shipped pgbouncer.ini does not say {line!r} once")
@@ -249,7 +261,8 @@ class Services:
     def redis(self, name, *settings):
         def make(folder, port):
             shipped = (SHIPPED / "redis/cloudchat.conf").read_text().splitlines()
-            lines = [*shipped, "maxclients 10000", f"port {port}", f"dir {folder}", f"requirepass {self.password}", f"masterauth {self.password}",
+            more = [] if self.is_host else ["maxclients 10000"]
+            lines = [*shipped, *more, f"port {port}", f"dir {folder}", f"requirepass {self.password}", f"masterauth {self.password}",
                      *[line.format(bus=free_ports(1)[0]) for line in settings]]
             (folder / "redis.conf").write_text("\n".join(lines) + "\n")
             return ["redis-server", str(folder / "redis.conf")]
