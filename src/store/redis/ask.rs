@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use fred::bytes_utils::Str;
 use fred::error::Error;
-use fred::interfaces::{ClientLike, KeysInterface};
+use fred::interfaces::KeysInterface;
 use fred::types::{CustomCommand, Expiration, Value};
 use fred::util::redis_keyslot;
 
@@ -113,7 +113,7 @@ impl Ask {
     }
 
     /// Asks, or adds this to a pipeline.
-    pub async fn send(self, client: &(impl ClientLike + KeysInterface)) -> Result<Value, Error> {
+    pub async fn send(self, client: &impl KeysInterface) -> Result<Value, Error> {
         match self {
             Self::Get(key) => client.get(key).await,
             Self::GetBoth([one, other]) => client.mget(vec![one, other]).await,
