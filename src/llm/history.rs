@@ -63,29 +63,43 @@ pub fn append(
 /// Whether a stored chat is what [`append`] writes: whole exchanges of valid JSON, each message
 /// with its role and a content without unpaired surrogates. An empty one is.
 pub fn check(stored: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Message<'a> {
-        #[serde(borrow)]
-        role: Cow<'a, str>,
-        /// Decoding it is what finds unpaired surrogates.
-        #[serde(borrow, rename = "content")]
-        _content: Cow<'a, str>,
-    }
-    let roles = ["user", "assistant"].into_iter().cycle();
-    let is_message = |(line, role): (&[u8], &str)| {
-        serde_json::from_slice::<Message<'_>>(line).is_ok_and(|message| message.role == role)
-    };
-    match stored.strip_suffix(b"\n") {
-        Some(lines) => {
-            memchr_iter(b'\n', stored).count().is_multiple_of(2)
-                && lines
-                    .split(|byte| *byte == b'\n')
-                    .zip(roles)
-                    .all(is_message)
+    let mut beginnings = [USER, ASSISTANT].into_iter().cycle();
+    let mut messages = 0;
+    let mut whole = 0;
+    for line in messages_of(stored) {
+        messages += 1;
+        whole += line.len() + 1;
+        let is_message = beginnings
+            .next()
+            .and_then(|beginning| content(line, beginning));
+        if is_message.is_none() {
+            return false;
         }
-        None => stored.is_empty(),
     }
+    whole == stored.len() && messages % 2 == 0
+}
+
+/// The lines of a stored chat without their ends; not what stands behind the last end.
+pub fn messages_of(stored: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    memchr_iter(b'\n', stored).map(move |end| {
+        let line = &stored[start..end];
+        start = end + 1;
+        line
+    })
+}
+
+/// The content of a message that begins like this, if it is a valid JSON string; decoding it is what
+/// finds unpaired surrogates.
+fn content<'a>(line: &'a [u8], beginning: &[u8]) -> Option<Cow<'a, str>> {
+    #[derive(Deserialize)]
+    struct Content<'a>(#[serde(borrow)] Cow<'a, str>);
+    if !line.starts_with(beginning) {
+        return None;
+    }
+    let quoted = line[beginning.len() - 1..].strip_suffix(b"}")?;
+    let content: Content<'a> = serde_json::from_slice(quoted).ok()?;
+    Some(content.0)
 }
 
 /// How many exchanges there are; 0 if they are not whole.

@@ -3,6 +3,8 @@
 //! What stays the same from turn to turn (model, system prompt, old messages) comes first, so that
 //! providers can reuse what they have cached of the prefix.
 
+use crate::llm::history;
+
 /// What goes into a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Prompt<'a> {
@@ -26,7 +28,7 @@ pub fn write(prompt: &Prompt<'_>, out: &mut Vec<u8>) {
     pieces(prompt, |piece| {
         length += match piece {
             Piece::Raw(bytes) => bytes.len(),
-            Piece::Text(text) => text.bytes().map(escaped_length).sum(),
+            Piece::Text(text) => length_escaped(text),
         }
     });
     out.reserve_exact(length);
@@ -38,7 +40,7 @@ pub fn write(prompt: &Prompt<'_>, out: &mut Vec<u8>) {
 
 /// The inside of a JSON string that stands for `text` (RFC 8259, 7).
 pub fn escape(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.bytes().map(escaped_length).sum());
+    let mut out = Vec::with_capacity(length_escaped(text));
     escape_into(text, &mut out);
     out
 }
@@ -58,11 +60,9 @@ fn pieces<'a>(prompt: &Prompt<'a>, mut put: impl FnMut(Piece<'a>)) {
         put(Piece::Text(prompt.system));
         put(Piece::Raw(b"\"},"));
     }
-    for message in prompt.history.split(|byte| *byte == b'\n') {
-        if !message.is_empty() {
-            put(Piece::Raw(message));
-            put(Piece::Raw(b","));
-        }
+    for message in history::messages_of(prompt.history) {
+        put(Piece::Raw(message));
+        put(Piece::Raw(b","));
     }
     put(Piece::Raw(b"{\"role\":\"user\",\"content\":\""));
     put(Piece::Raw(prompt.question_escaped));
@@ -79,6 +79,10 @@ fn pieces<'a>(prompt: &Prompt<'a>, mut put: impl FnMut(Piece<'a>)) {
     put(Piece::Raw(b"}"));
 }
 
+fn length_escaped(text: &str) -> usize {
+    text.bytes().map(escaped_length).sum()
+}
+
 /// How many bytes a byte of text takes inside a JSON string.
 fn escaped_length(byte: u8) -> usize {
     match byte {
@@ -89,7 +93,15 @@ fn escaped_length(byte: u8) -> usize {
 }
 
 fn escape_into(text: &str, out: &mut Vec<u8>) {
-    for byte in text.bytes() {
+    let mut rest = text.as_bytes();
+    loop {
+        let plain = rest.iter().position(|byte| escaped_length(*byte) > 1);
+        let (plain, escaped) = rest.split_at(plain.unwrap_or(rest.len()));
+        out.extend_from_slice(plain);
+        let Some((byte, behind)) = escaped.split_first() else {
+            return;
+        };
+        rest = behind;
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -98,12 +110,11 @@ fn escape_into(text: &str, out: &mut Vec<u8>) {
             b'\t' => out.extend_from_slice(b"\\t"),
             0x08 => out.extend_from_slice(b"\\b"),
             0x0c => out.extend_from_slice(b"\\f"),
-            0x00..=0x1f => {
+            _ => {
                 let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
                 out.extend_from_slice(b"\\u00");
                 out.extend_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
             }
-            _ => out.push(byte),
         }
     }
 }
