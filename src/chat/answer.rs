@@ -214,7 +214,7 @@ impl Stream {
                     exchanges_max: config.history_max,
                     bytes_max: config.history_bytes_max,
                 },
-                ttl_ms: config.session_ttl_ms(),
+                ttl_ms: config.stored_ms(),
             },
             id: self.question.id.clone(),
             held,

@@ -35,8 +35,8 @@ pub struct Question {
     pub history: RefCell<Vec<u8>>,
     /// Where the turn will be remembered; nowhere if the session store is down.
     pub chat: Cell<Option<Chat>>,
-    /// What stands for the user in a provider's logs.
-    pub user: String,
+    /// What stands for the user in a provider's logs, if any provider is told.
+    pub user: Option<String>,
     /// Bytes of the receive buffer from the provider.
     pub receive_bytes: usize,
     /// The memory of text, history and prompt.
@@ -54,7 +54,7 @@ pub struct Chat {
     pub generation: [u8; 16],
     /// It is not in the store yet.
     pub is_new: bool,
-    /// Its expiry has been renewed by this turn, or it has been created.
+    /// It is in the store, and will live for as long as the client is told.
     pub is_written: bool,
 }
 
@@ -89,7 +89,7 @@ impl Question {
             chat.key,
             chat.owner,
             chat.generation,
-            config.session_ttl_ms(),
+            config.stored_ms(),
             chat.is_new,
         );
         match open.await {
@@ -204,7 +204,7 @@ fn prompt_of(question: &Question, row: &Provider) -> Vec<u8> {
         system: &question.app.shared.config.chat.system_prompt,
         history: &question.history.borrow(),
         question_escaped: &question.text.borrow(),
-        user: row.send_user.then_some(question.user.as_str()),
+        user: question.user.as_deref().filter(|_| row.send_user),
         extra: &row.extra,
     };
     prompt::write(&prompt, &mut body);

@@ -95,7 +95,9 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
             true => app.shared.config.upstream.receive_buffer_bytes,
             false => app.shared.config.upstream.socket_buffer_bytes,
         },
-        user: user(app, ask.owner, &cookie),
+        user: (app.upstream.providers().iter())
+            .any(|row| row.send_user)
+            .then(|| user(app, ask.owner, &cookie)),
         memory: RefCell::new(Some(pools.prompts.take(memory).ok_or(Error::NO_ROOM)?)),
     });
     let mut opening: Opening = Box::pin(open(Rc::clone(&question)));
@@ -163,19 +165,20 @@ async fn find_chat(app: &App, ask: &Ask<'_>) -> Result<(Option<Chat>, String, Ve
         }
         Err(_) => return Err(Error::STORE_DOWN),
     };
-    let chat = |key, generation, is_new| Chat {
+    let chat = |key, generation, is_new, is_written| Chat {
         key,
         owner: ask.owner,
         generation,
         is_new,
-        is_written: false,
+        is_written,
     };
     if let (Some(found), Some(cookie), Some(key)) = (found, ask.cookie, sent) {
-        let chat = chat(key, found.generation, false);
+        let lives_on = found.ends_ms.saturating_sub(now_ms) >= config.session_ttl_ms();
+        let chat = chat(key, found.generation, false, lives_on);
         return Ok((Some(chat), cookie.to_string(), found.messages));
     }
     let cookie = entropy::token();
-    let chat = chat(ChatKey::of(&cookie), entropy::bytes(), true);
+    let chat = chat(ChatKey::of(&cookie), entropy::bytes(), true, false);
     Ok((Some(chat), cookie, Vec::new()))
 }
 

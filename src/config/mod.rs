@@ -206,6 +206,13 @@ impl Chat {
     pub fn session_ttl_ms(&self) -> i64 {
         i64::try_from(self.session_ttl.as_millis()).unwrap_or(i64::MAX)
     }
+
+    /// How long the store keeps a chat, in milliseconds: a sixtieth longer than
+    /// [`Chat::session_ttl`], so that a question which comes before that is over need not renew it.
+    pub fn stored_ms(&self) -> i64 {
+        let ttl_ms = self.session_ttl_ms();
+        ttl_ms.saturating_add(ttl_ms / 60)
+    }
 }
 
 /// Logins and passwords.

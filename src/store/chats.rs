@@ -110,13 +110,14 @@ impl SessionFile {
     ) -> Result<Option<Found>, StoreError> {
         let found = self.file.read(|file| {
             file.prepare_cached(
-                "SELECT generation, messages FROM chats
+                "SELECT generation, expires_ms, messages FROM chats
                  WHERE key = ?1 AND owner IS ?2 AND expires_ms > ?3",
             )?
             .query_row(params![key.0, owner.id(), now_ms], |row| {
                 Ok(Found {
                     generation: row.get(0)?,
-                    messages: row.get(1)?,
+                    ends_ms: row.get(1)?,
+                    messages: row.get(2)?,
                 })
             })
             .optional()

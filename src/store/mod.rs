@@ -316,6 +316,8 @@ pub enum Begun {
 pub struct Found {
     /// To be given to [`Sessions::open_chat`] and [`Sessions::save_turn`].
     pub generation: Generation,
+    /// When it ends unless it is renewed, in milliseconds since 1970.
+    pub ends_ms: i64,
     /// One JSON message per line ([`crate::llm::history`]); empty after a reset.
     pub messages: Vec<u8>,
 }

@@ -37,6 +37,10 @@ impl Sessions {
         owner: Owner,
         window: Option<Window>,
     ) -> Result<Begun, StoreError> {
+        if chat.is_none() && window.is_none() {
+            // Nothing to ask for.
+            return Ok(Begun::Ready { chat: None });
+        }
         match self {
             Sessions::Embedded(queue) => {
                 let call = |reply| Call::BeginChat {

@@ -121,6 +121,27 @@ fn an_expired_chat_is_not_continued() {
 }
 
 #[test]
+fn a_chat_lives_on_while_it_is_being_answered() {
+    let provider = Provider::played();
+    let server = Server::start(&provider, "chat.session_seconds = 4");
+    let mut browser = Browser::new(&server);
+    let mut first = browser.open("first");
+    let mut call = provider.call();
+    call.accept().text("one");
+    call.finish("stop");
+    browser.keep(&first.reply().head);
+    // The next answer begins while the chat lives, and goes on for longer than that.
+    crate::kit::pass(2.5);
+    let mut second = browser.open("second");
+    let mut call = provider.call();
+    call.accept().text("two");
+    second.head();
+    crate::kit::pass(2.5);
+    let _third = browser.open("third");
+    assert_eq!(provider.call().received.talk().len(), 3);
+}
+
+#[test]
 fn the_chat_of_another_visitor_is_out_of_reach() {
     let provider = Provider::friendly();
     let server = Server::start(&provider, "");

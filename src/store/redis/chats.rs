@@ -54,6 +54,7 @@ impl Link {
         };
         let chat = found.map(|stored| Found {
             generation: stored.generation,
+            ends_ms: stored.ends_ms,
             messages: stored.messages,
         });
         Ok(Begun::Ready { chat })
