@@ -159,7 +159,7 @@ async fn ask(
         .send(ticket, &body, first_event_by.min(end))
         .await;
     drop(body);
-    let exchange = exchange.map_err(Trouble::Provider)?;
+    let mut exchange = exchange.map_err(Trouble::Provider)?;
     exchange.set_receive_bytes(question.receive_bytes);
     question.write_chat().await?;
     let permit = app.shared.pools.answers.take(0);

@@ -148,9 +148,13 @@ async fn find_chat(app: &App, ask: &Ask<'_>) -> Result<(Option<Chat>, String, Ve
     let config = &app.shared.config.chat;
     let sent = ask.cookie.map(ChatKey::of);
     let now_ms = app.clock.wall_ms();
-    let key = [b"chat:", ask.bucket.as_bytes()].concat();
-    let limit = config.rate_per_minute;
-    let window = (limit > 0).then(|| Window::new(&key, limit, WINDOW_MS));
+    let window = match config.rate_per_minute {
+        0 => None,
+        limit => {
+            let key = [b"chat:", ask.bucket.as_bytes()].concat();
+            Some(Window::new(&key, limit, WINDOW_MS))
+        }
+    };
     let found = match app
         .stores
         .sessions

@@ -95,16 +95,20 @@ async fn connect_unbounded(
             return Err(Failure::unreachable(&code_of(&error)));
         }
     };
-    let Some((name, config)) = &target.tls else {
-        return Ok(Connection::Plain(tcp));
+    let wire = match &target.tls {
+        None => Wire::Plain(tcp),
+        Some((name, config)) => TlsConnector::from(Arc::clone(config))
+            .connect_with(name.clone(), tcp, |session| {
+                session.set_buffer_limit(Some(TLS_WRITE_BYTES_MAX));
+            })
+            .await
+            .map(|stream| Wire::Tls(Box::new(stream)))
+            .map_err(|error| Failure::unreachable(&code_of(&error)))?,
     };
-    TlsConnector::from(Arc::clone(config))
-        .connect_with(name.clone(), tcp, |session| {
-            session.set_buffer_limit(Some(TLS_WRITE_BYTES_MAX));
-        })
-        .await
-        .map(|stream| Connection::Tls(Box::new(stream)))
-        .map_err(|error| Failure::unreachable(&code_of(&error)))
+    Ok(Connection {
+        wire,
+        receive_bytes: target.receive_bytes,
+    })
 }
 
 /// Tries one address after the other; each gets its share of the time that is left, so that a
@@ -160,7 +164,13 @@ fn code_of(error: &io::Error) -> String {
 }
 
 /// An established connection.
-pub(super) enum Connection {
+pub(super) struct Connection {
+    wire: Wire,
+    /// `SO_RCVBUF`, as last asked for.
+    receive_bytes: usize,
+}
+
+enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -168,13 +178,17 @@ pub(super) enum Connection {
 impl Connection {
     /// Sets `SO_RCVBUF`, as asked for in bytes, for the answer that begins; no more than it was
     /// when connecting.
-    pub fn set_receive_bytes(&self, bytes: usize) {
-        let tcp = match self {
-            Connection::Plain(tcp) => tcp,
-            Connection::Tls(tls) => tls.get_ref().0,
+    pub fn set_receive_bytes(&mut self, bytes: usize) {
+        if self.receive_bytes == bytes {
+            return;
+        }
+        self.receive_bytes = bytes;
+        let tcp = match &self.wire {
+            Wire::Plain(tcp) => tcp,
+            Wire::Tls(tls) => tls.get_ref().0,
         };
         // A socket that refuses is broken, which the next read tells.
-        socket2::SockRef::from(tcp)
+        SockRef::from(tcp)
             .set_recv_buffer_size(bytes)
             .unwrap_or_default();
     }
@@ -182,9 +196,9 @@ impl Connection {
     /// Reads into `buf`; `Ok(0)` is the end (with TLS: an announced one).
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(buf);
-        ready!(match self {
-            Connection::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
-            Connection::Tls(tls) => Pin::new(tls).poll_read(cx, &mut buf),
+        ready!(match &mut self.wire {
+            Wire::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
+            Wire::Tls(tls) => Pin::new(tls).poll_read(cx, &mut buf),
         })?;
         Poll::Ready(Ok(buf.filled().len()))
     }
@@ -195,17 +209,17 @@ impl Connection {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Connection::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Connection::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        match &mut self.wire {
+            Wire::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Wire::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
         }
     }
 
     /// Hands everything to the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Connection::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Connection::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        match &mut self.wire {
+            Wire::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Wire::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
@@ -213,9 +227,9 @@ impl Connection {
     /// bytes that nobody asked for. The kernel is asked directly, because tokio may not have heard
     /// yet that something arrived.
     pub fn is_quiet(&mut self) -> bool {
-        let tcp = match self {
-            Connection::Plain(tcp) => tcp,
-            Connection::Tls(tls) => tls.get_mut().0,
+        let tcp = match &mut self.wire {
+            Wire::Plain(tcp) => tcp,
+            Wire::Tls(tls) => tls.get_mut().0,
         };
         let peeked = SockRef::from(&*tcp).peek(&mut [MaybeUninit::uninit()]);
         if !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {

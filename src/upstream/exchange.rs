@@ -221,7 +221,7 @@ impl Exchange {
 
     /// Sets the kernel's receive buffer (`SO_RCVBUF`, as asked for in bytes) for this answer; it
     /// does not become larger than it was when connecting.
-    pub fn set_receive_bytes(&self, bytes: usize) {
+    pub fn set_receive_bytes(&mut self, bytes: usize) {
         self.body.connection.set_receive_bytes(bytes);
     }
 
