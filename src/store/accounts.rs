@@ -26,8 +26,7 @@ pub enum Accounts {
         /// Read at start; they never change.
         secrets: Arc<Secrets>,
     },
-    /// A PostgreSQL server. Its calls are boxed, because they need more room than the others, which
-    /// every caller would hold ready for them (a quarter of the instructions of `/auth/healthz`).
+    /// A PostgreSQL server.
     Postgres {
         /// This core's connections.
         pool: Pool,
@@ -70,7 +69,7 @@ impl Accounts {
     pub async fn taken(&self, email: &Email, phone: Option<&Phone>) -> Result<Taken, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.taken(email.clone(), phone.cloned()).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.taken(email, phone)).await,
+            Accounts::Postgres { pool, .. } => pool.taken(email, phone).await,
         }
     }
 
@@ -81,7 +80,7 @@ impl Accounts {
     pub async fn register(&self, now_ms: i64, user: NewUser) -> Result<Registered, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.register(now_ms, user).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.register(now_ms, user)).await,
+            Accounts::Postgres { pool, .. } => pool.register(now_ms, user).await,
         }
     }
 
@@ -95,7 +94,7 @@ impl Accounts {
     ) -> Result<Option<Credential>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.credential(identifier.clone()).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.credential(identifier)).await,
+            Accounts::Postgres { pool, .. } => pool.credential(identifier).await,
         }
     }
 
@@ -106,7 +105,7 @@ impl Accounts {
     pub async fn credential_of(&self, user: UserId) -> Result<Option<Credential>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.credential_of(user).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.credential_of(user)).await,
+            Accounts::Postgres { pool, .. } => pool.credential_of(user).await,
         }
     }
 
@@ -117,7 +116,7 @@ impl Accounts {
     pub async fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.user(user).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.user(user)).await,
+            Accounts::Postgres { pool, .. } => pool.user(user).await,
         }
     }
 
@@ -135,7 +134,7 @@ impl Accounts {
     ) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.rehash(now_ms, user, old.clone(), new).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.rehash(now_ms, user, old, &new)).await,
+            Accounts::Postgres { pool, .. } => pool.rehash(now_ms, user, old, &new).await,
         }
     }
 
@@ -160,7 +159,7 @@ impl Accounts {
                     .await
             }
             Accounts::Postgres { pool, .. } => {
-                Box::pin(pool.use_reset_token(now_ms, token.sha256(), user, &new, end_sessions))
+                pool.use_reset_token(now_ms, token.sha256(), user, &new, end_sessions)
                     .await
             }
         }
@@ -183,9 +182,7 @@ impl Accounts {
             Accounts::Sqlite { queue, .. } => {
                 queue.change_password(now_ms, user, old.clone(), new).await
             }
-            Accounts::Postgres { pool, .. } => {
-                Box::pin(pool.change_password(now_ms, user, old, new)).await
-            }
+            Accounts::Postgres { pool, .. } => pool.change_password(now_ms, user, old, new).await,
         }
     }
 
@@ -203,9 +200,7 @@ impl Accounts {
     ) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.set_password(now_ms, user, new).await,
-            Accounts::Postgres { pool, .. } => {
-                Box::pin(pool.set_password(now_ms, user, &new)).await
-            }
+            Accounts::Postgres { pool, .. } => pool.set_password(now_ms, user, &new).await,
         }
     }
 
@@ -227,7 +222,7 @@ impl Accounts {
                     .await
             }
             Accounts::Postgres { pool, .. } => {
-                Box::pin(pool.update_profile(now_ms, user, display_name, phone)).await
+                pool.update_profile(now_ms, user, display_name, phone).await
             }
         }
     }
@@ -242,7 +237,7 @@ impl Accounts {
     pub async fn delete_user(&self, user: UserId) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.delete_user(user).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.delete_user(user)).await,
+            Accounts::Postgres { pool, .. } => pool.delete_user(user).await,
         }
     }
 
@@ -259,9 +254,7 @@ impl Accounts {
     ) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.set_active(now_ms, user, is_active).await,
-            Accounts::Postgres { pool, .. } => {
-                Box::pin(pool.set_active(now_ms, user, is_active)).await
-            }
+            Accounts::Postgres { pool, .. } => pool.set_active(now_ms, user, is_active).await,
         }
     }
 
@@ -277,9 +270,7 @@ impl Accounts {
     ) -> Result<bool, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.end_sessions_before_now(now_ms, user).await,
-            Accounts::Postgres { pool, .. } => {
-                Box::pin(pool.end_sessions_before_now(now_ms, user)).await
-            }
+            Accounts::Postgres { pool, .. } => pool.end_sessions_before_now(now_ms, user).await,
         }
     }
 
@@ -290,7 +281,7 @@ impl Accounts {
     pub async fn list_users(&self, after: UserId, rows_max: u32) -> Result<Vec<User>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.list_users(after, rows_max).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.list_users(after, rows_max)).await,
+            Accounts::Postgres { pool, .. } => pool.list_users(after, rows_max).await,
         }
     }
 
@@ -302,7 +293,7 @@ impl Accounts {
     pub async fn find_users(&self, text: &str) -> Result<Vec<User>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.find_users(text.to_owned()).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.find_users(text)).await,
+            Accounts::Postgres { pool, .. } => pool.find_users(text).await,
         }
     }
 
@@ -315,7 +306,7 @@ impl Accounts {
     pub async fn hash_mix(&self) -> Result<Vec<(String, u32)>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.hash_mix().await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.hash_mix()).await,
+            Accounts::Postgres { pool, .. } => pool.hash_mix().await,
         }
     }
 }
@@ -336,9 +327,7 @@ impl Accounts {
             Accounts::Sqlite { queue, .. } => {
                 queue.post_reset_request(now_ms, identifier.clone()).await
             }
-            Accounts::Postgres { pool, .. } => {
-                Box::pin(pool.post_reset_request(now_ms, identifier)).await
-            }
+            Accounts::Postgres { pool, .. } => pool.post_reset_request(now_ms, identifier).await,
         }
     }
 
@@ -355,9 +344,7 @@ impl Accounts {
     ) -> Result<Vec<OutboxRow>, StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.claim_letters(now_ms, lease_ms, rows_max).await,
-            Accounts::Postgres { pool, .. } => {
-                Box::pin(pool.claim_letters(now_ms, lease_ms, rows_max)).await
-            }
+            Accounts::Postgres { pool, .. } => pool.claim_letters(now_ms, lease_ms, rows_max).await,
         }
     }
 
@@ -368,7 +355,7 @@ impl Accounts {
     pub async fn finish_letter(&self, id: i64) -> Result<(), StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.finish_letter(id).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.finish_letter(id)).await,
+            Accounts::Postgres { pool, .. } => pool.finish_letter(id).await,
         }
     }
 
@@ -379,7 +366,7 @@ impl Accounts {
     pub async fn retry_letter(&self, id: i64, next_ms: i64) -> Result<(), StoreError> {
         match self {
             Accounts::Sqlite { queue, .. } => queue.retry_letter(id, next_ms).await,
-            Accounts::Postgres { pool, .. } => Box::pin(pool.retry_letter(id, next_ms)).await,
+            Accounts::Postgres { pool, .. } => pool.retry_letter(id, next_ms).await,
         }
     }
 
@@ -405,7 +392,7 @@ impl Accounts {
             Accounts::Sqlite { queue, .. } => {
                 queue.call(|reply| Call::PingAccounts { reply }).await
             }
-            Accounts::Postgres { pool, .. } => Box::pin(pool.ping()).await,
+            Accounts::Postgres { pool, .. } => pool.ping().await,
         }
     }
 }

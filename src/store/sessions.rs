@@ -19,8 +19,7 @@ const CHATS_AT_ONCE: u32 = 25;
 pub enum Sessions {
     /// The store's thread of this process.
     Embedded(Queue),
-    /// Redis. Its calls are boxed, because they need more room than the others, which every caller
-    /// would hold ready for them.
+    /// Redis.
     Redis(Link),
 }
 
@@ -52,7 +51,7 @@ impl Sessions {
                 };
                 queue.call(call).await
             }
-            Sessions::Redis(link) => Box::pin(link.begin_chat(now_ms, chat, owner, window)).await,
+            Sessions::Redis(link) => link.begin_chat(now_ms, chat, owner, window).await,
         }
     }
 
@@ -83,7 +82,8 @@ impl Sessions {
                 queue.call(call).await
             }
             Sessions::Redis(link) => {
-                Box::pin(link.open_chat(now_ms, chat, owner, generation, ttl_ms, new)).await
+                link.open_chat(now_ms, chat, owner, generation, ttl_ms, new)
+                    .await
             }
         }
     }
@@ -104,7 +104,7 @@ impl Sessions {
                 };
                 queue.call(call).await
             }
-            Sessions::Redis(link) => Box::pin(link.save_turn(now_ms, turn)).await,
+            Sessions::Redis(link) => link.save_turn(now_ms, turn).await,
         }
     }
 
@@ -119,7 +119,7 @@ impl Sessions {
                 let call = |reply| Call::ResetChat { chat, owner, reply };
                 queue.call(call).await
             }
-            Sessions::Redis(link) => Box::pin(link.reset_chat(chat, owner)).await,
+            Sessions::Redis(link) => link.reset_chat(chat, owner).await,
         }
     }
 
@@ -130,7 +130,7 @@ impl Sessions {
     pub async fn ping(&self) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.call(|reply| Call::PingSessions { reply }).await,
-            Sessions::Redis(link) => Box::pin(link.ping()).await,
+            Sessions::Redis(link) => link.ping().await,
         }
     }
 }
@@ -146,7 +146,7 @@ impl Sessions {
     pub async fn create_session(&self, new: NewSession) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.create_session(cut(new)).await,
-            Sessions::Redis(link) => Box::pin(link.create_session(cut(new))).await,
+            Sessions::Redis(link) => link.create_session(cut(new)).await,
         }
     }
 
@@ -157,7 +157,7 @@ impl Sessions {
     pub async fn session(&self, now_ms: i64, token: &Token) -> Result<Option<Session>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.session(now_ms, token.clone()).await,
-            Sessions::Redis(link) => Box::pin(link.session(now_ms, token)).await,
+            Sessions::Redis(link) => link.session(now_ms, token).await,
         }
     }
 
@@ -182,7 +182,7 @@ impl Sessions {
                 };
                 queue.call(call).await
             }
-            Sessions::Redis(link) => Box::pin(link.chat_user(now_ms, token)).await,
+            Sessions::Redis(link) => link.chat_user(now_ms, token).await,
         }
     }
 
@@ -193,7 +193,7 @@ impl Sessions {
     pub async fn end_session(&self, token: &Token) -> Result<Option<UserId>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.end_session(token.clone()).await,
-            Sessions::Redis(link) => Box::pin(link.end_session(token)).await,
+            Sessions::Redis(link) => link.end_session(token).await,
         }
     }
 
@@ -208,7 +208,7 @@ impl Sessions {
     ) -> Result<Vec<SessionInfo>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.sessions_of(now_ms, user).await,
-            Sessions::Redis(link) => Box::pin(link.sessions_of(now_ms, user)).await,
+            Sessions::Redis(link) => link.sessions_of(now_ms, user).await,
         }
     }
 
@@ -223,7 +223,7 @@ impl Sessions {
                     .end_session_by_id(user, id.chars().take(SESSION_ID_CHARS + 1).collect())
                     .await
             }
-            Sessions::Redis(link) => Box::pin(link.end_session_by_id(user, id)).await,
+            Sessions::Redis(link) => link.end_session_by_id(user, id).await,
         }
     }
 
@@ -239,7 +239,7 @@ impl Sessions {
     ) -> Result<u32, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.end_sessions_of(user, except.cloned()).await,
-            Sessions::Redis(link) => Box::pin(link.end_sessions_of(user, except)).await,
+            Sessions::Redis(link) => link.end_sessions_of(user, except).await,
         }
     }
 
@@ -261,7 +261,8 @@ impl Sessions {
                     .await
             }
             Sessions::Redis(link) => {
-                Box::pin(link.put_reset_token(now_ms, token.sha256(), user, ttl_ms)).await
+                link.put_reset_token(now_ms, token.sha256(), user, ttl_ms)
+                    .await
             }
         }
     }
@@ -277,7 +278,7 @@ impl Sessions {
     ) -> Result<Option<UserId>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.reset_token(now_ms, token.sha256()).await,
-            Sessions::Redis(link) => Box::pin(link.reset_token(now_ms, token)).await,
+            Sessions::Redis(link) => link.reset_token(now_ms, token).await,
         }
     }
 
@@ -293,7 +294,7 @@ impl Sessions {
     ) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.drop_reset_tokens(user).await,
-            Sessions::Redis(link) => Box::pin(link.drop_reset_tokens(user, used)).await,
+            Sessions::Redis(link) => link.drop_reset_tokens(user, used).await,
         }
     }
 }
@@ -307,7 +308,7 @@ impl Sessions {
     pub async fn reserve(&self, now_ms: i64, windows: &[Window]) -> Result<Reserved, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.reserve(now_ms, windows.to_vec()).await,
-            Sessions::Redis(link) => Box::pin(link.reserve(now_ms, windows)).await,
+            Sessions::Redis(link) => link.reserve(now_ms, windows).await,
         }
     }
 
@@ -319,7 +320,7 @@ impl Sessions {
     pub async fn release(&self, reservation: Reservation) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.release(reservation).await,
-            Sessions::Redis(link) => Box::pin(link.release(reservation)).await,
+            Sessions::Redis(link) => link.release(reservation).await,
         }
     }
 
@@ -331,7 +332,7 @@ impl Sessions {
     pub async fn delete_chat(&self, chat: ChatKey, owner: Owner) -> Result<(), StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.delete_chat(chat, owner).await,
-            Sessions::Redis(link) => Box::pin(link.delete_chat(chat, owner)).await,
+            Sessions::Redis(link) => link.delete_chat(chat, owner).await,
         }
     }
 
@@ -350,7 +351,7 @@ impl Sessions {
     ) -> Result<Vec<OwnChat>, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.chats_of(now_ms, user, after, rows_max).await,
-            Sessions::Redis(link) => Box::pin(link.chats_of(now_ms, user, after, rows_max)).await,
+            Sessions::Redis(link) => link.chats_of(now_ms, user, after, rows_max).await,
         }
     }
 
@@ -364,7 +365,7 @@ impl Sessions {
                 while queue.delete_chats_of(user, CHATS_AT_ONCE).await? == CHATS_AT_ONCE {}
                 Ok(())
             }
-            Sessions::Redis(link) => Box::pin(link.delete_chats_of(user)).await,
+            Sessions::Redis(link) => link.delete_chats_of(user).await,
         }
     }
 }

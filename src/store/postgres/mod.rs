@@ -17,6 +17,7 @@ mod users;
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -288,7 +289,18 @@ impl Pool {
         rows.map_err(Refusal::of_store)
     }
 
-    async fn call(
+    /// Boxed where it is largest: else every future around it would hold that much, and be copied with it
+    /// several times before it is first polled.
+    fn call<'a>(
+        &'a self,
+        statement: Statement,
+        parameters: Parameters<'a>,
+        kind: Kind,
+    ) -> Pin<Box<impl Future<Output = Result<Vec<Row>, Refusal>>>> {
+        Box::pin(self.call_here(statement, parameters, kind))
+    }
+
+    async fn call_here(
         &self,
         statement: Statement,
         parameters: Parameters<'_>,
@@ -335,7 +347,9 @@ impl Pool {
         {
             return Ok(lease);
         }
-        let object = match timeout_at(deadline, self.connections.get()).await {
+        // Boxed, because it is several times as large as all the rest, and often not needed.
+        let get = Box::pin(self.connections.get());
+        let object = match timeout_at(deadline, get).await {
             Ok(Ok(object)) => object,
             Ok(Err(PoolError::Backend(trouble))) => return Err(self.failed(&trouble)),
             Ok(Err(error)) => return Err(self.failed(&error)),

@@ -312,7 +312,10 @@ impl Link {
         let Ok(_permit) = self.0.calls.try_acquire() else {
             return Err(self.failed(&"too many calls wait for an answer"));
         };
-        match timeout_at(spending.deadline, self.round_trip(asks)).await {
+        // Boxed here, because fred's futures are large: every one around it would hold that much, and be
+        // copied with it several times before it is first polled.
+        let trip = Box::pin(self.round_trip(asks));
+        match timeout_at(spending.deadline, trip).await {
             Ok(Ok(answers)) => {
                 self.0.shared.health().succeeded(clock::now);
                 Ok(answers)
@@ -348,7 +351,7 @@ impl Link {
         }
         let pipeline = live.client.pipeline();
         for ask in asks {
-            let _queued = ask.send(&pipeline).await?;
+            let _queued = Box::pin(ask.send(&pipeline)).await?;
         }
         let answers: Value = pipeline.all().await?;
         Ok(ask::elements(answers))
