@@ -44,8 +44,6 @@ use live::{Live, Lives};
 const BUFFER_BYTES: usize = 8192;
 /// How long memory of connections that have ended may stay with the allocator.
 const COLLECT_PAUSE: Duration = Duration::from_secs(10);
-/// At most the shortest limit of an ordinary call.
-const NEAR: Duration = Duration::from_secs(1);
 /// After the drain time: enough to store the turns and send the last lines.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(SAVE_TIMEOUT.as_secs() + 1);
 /// Names that a core looks up at a time: a provider's, and the mail server's, which must not keep it
@@ -177,7 +175,6 @@ async fn serve(setup: Setup) -> Result<(), String> {
     }
     let live = Rc::new(Live::default());
     spawn_local(give_memory_back(Rc::clone(&live)));
-    spawn_local(keep_a_timer_near(Rc::clone(&live)));
     memory::begin_fresh_pages();
     memory::collect();
     let (mut accepting, mut taking) = (JoinSet::new(), JoinSet::new());
@@ -267,16 +264,6 @@ async fn send_mail(
         mail.sender.run(stop).await;
     }
     events.send(Event::MailStopped).unwrap_or_default();
-}
-
-/// While there are connections, a timer of this core is always due within [`NEAR`]. For one that is set to an
-/// earlier time than all others tokio wakes its own thread, which is a write to the kernel and a turn of the loop;
-/// without this that would be the deadline of nearly every call to a store.
-async fn keep_a_timer_near(live: Rc<Live>) {
-    loop {
-        live.any().await;
-        sleep(NEAR).await;
-    }
 }
 
 /// Lets the allocator return what connecting to the stores and ended connections have left, now and then

@@ -13,8 +13,6 @@ pub struct Live {
     count: Cell<usize>,
     /// The last one has ended.
     none: Notify,
-    /// The first one has begun.
-    any: Notify,
     /// One has ended, and may have left memory behind.
     pub ended: Notify,
     /// Their tasks, by the number that each got when it began.
@@ -25,9 +23,7 @@ pub struct Live {
 impl Live {
     /// Counts one more, until what this returns is dropped.
     pub fn enter(self: &Rc<Self>) -> Lives {
-        if self.count.replace(self.count.get() + 1) == 0 {
-            self.any.notify_one();
-        }
+        self.count.set(self.count.get() + 1);
         self.begun.set(self.begun.get() + 1);
         Lives {
             number: self.begun.get(),
@@ -38,13 +34,6 @@ impl Live {
     /// Has every connection look at the phase.
     pub fn wake_all(&self) {
         self.tasks.borrow().values().for_each(Waker::wake_by_ref);
-    }
-
-    /// Waits until there is one.
-    pub async fn any(&self) {
-        while self.count.get() == 0 {
-            self.any.notified().await;
-        }
     }
 
     /// Waits until there is none.
