@@ -12,6 +12,7 @@ mod pgbouncer_old;
 mod pgbouncer_zero;
 #[path = "../services/services.rs"]
 mod services;
+mod sharing;
 mod sql;
 mod support;
 mod tls;
