@@ -8,7 +8,7 @@ use std::time::Duration;
 use cloudchat::model::{Email, NewUser, PasswordHash, UserId};
 use cloudchat::store::{Backend, Registered, StoreError, migrate};
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::time::{interval, timeout};
 
 use super::support::{T0, settings, shared};
 
@@ -51,9 +51,12 @@ async fn a_write_has_its_turn_among_reads() {
             "{n}: {registered:?}"
         );
         // Nor do writes keep others from reading.
-        while read.load(Ordering::Relaxed) == before {
-            sleep(Duration::from_millis(1)).await;
-        }
+        let reads = async {
+            while read.load(Ordering::Relaxed) == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(5), reads).await.unwrap();
     }
     is_over.store(true, Ordering::Relaxed);
     for reader in readers {
@@ -78,7 +81,16 @@ async fn nobody_joins_a_connection_that_has_stopped_to_answer() {
         let store = store.clone();
         tokio::spawn(async move { store.credential_of(UserId(1)).await.map(drop) })
     };
-    sleep(Duration::from_millis(500)).await;
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
+    );
+    let mut look = interval(Duration::from_millis(20));
+    let mut looks = 0;
+    while shared().psql("POSTGRES_ADMIN", "postgres", &waiting) != "1" {
+        look.tick().await;
+        looks += 1;
+        assert!(looks < 25, "the statement is not at the server");
+    }
     // What has joined it before waits behind it in vain.
     let behind = {
         let store = store.clone();
