@@ -6,24 +6,14 @@ use std::time::Duration;
 
 use cloudchat::clock;
 use cloudchat::config;
-use cloudchat::model::{Email, Identifier, NewUser, PasswordHash, Token};
+use cloudchat::model::{Identifier, PasswordHash, Token};
 use cloudchat::store::{Accounts, Backend, Registered, StoreError, TokenUse, migrate};
 
 use super::services::Services;
-use super::support::{T0, quiet, settings};
+use super::support::{T0, locked, new_user, quiet, settings};
 
 /// What was reported, by any test of this file.
 static REPORTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-fn new_user(email: &str) -> NewUser {
-    NewUser {
-        email: Email::parse(email).unwrap(),
-        phone: None,
-        display_name: None,
-        hash: PasswordHash::new("$a$b$c".to_owned()),
-        welcome: true,
-    }
-}
 
 /// A store of short patience on a server of the test's own.
 fn start(services: &Services, server: &str) -> (tempfile::TempDir, Backend, config::Store) {
@@ -91,13 +81,7 @@ async fn what_nobody_waits_for_any_more_is_not_written() {
         let token = Token::new();
         // Another holds the rows: the server has the statements, and works on them later.
         let name = settings.database.as_ref().unwrap().name.clone();
-        let admin = format!("{}/{name}", services.address("POSTGRES_ADMIN"));
-        let (locker, driver) = tokio_postgres::connect(&admin, tokio_postgres::NoTls)
-            .await
-            .unwrap();
-        tokio::spawn(driver);
-        let lock = "BEGIN; LOCK TABLE users, credentials, outbox";
-        locker.batch_execute(lock).await.unwrap();
+        let locker = locked(&services, &name, "users, credentials, outbox").await;
         writes_in_vain(&store, &token, id).await;
         locker.batch_execute("COMMIT").await.unwrap();
         recovered(&store).await;

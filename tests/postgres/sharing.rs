@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cloudchat::model::{Email, NewUser, PasswordHash, UserId};
+use cloudchat::model::UserId;
 use cloudchat::store::{Backend, Registered, StoreError, migrate};
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 
-use super::support::{T0, settings, shared};
+use super::support::{T0, locked, new_user, settings, shared};
+
+/// For a hundred reads.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A store with one connection, whose calls may take a second.
 fn one_connection() -> (TempDir, Backend, String) {
@@ -31,36 +34,39 @@ fn one_connection() -> (TempDir, Backend, String) {
 async fn a_write_has_its_turn_among_reads() {
     let (_folder, backend, _) = one_connection();
     let store = backend.connect().accounts;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let read = Arc::new(AtomicUsize::new(0));
-    let readers = (0..8).map(|_| {
-        let (store, is_over, read) = (store.clone(), Arc::clone(&is_over), Arc::clone(&read));
-        tokio::spawn(async move {
-            while !is_over.load(Ordering::Relaxed) {
-                store.ping().await.unwrap();
-                read.fetch_add(1, Ordering::Relaxed);
+    // Who reads while the connection is being opened, or is out of the pool, waits for it and does not join.
+    store.ping().await.unwrap();
+    for n in 0..5 {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let read = Arc::new(AtomicUsize::new(0));
+        let readers = (0..8).map(|_| {
+            let (store, is_over, read) = (store.clone(), Arc::clone(&is_over), Arc::clone(&read));
+            tokio::spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    store.ping().await.unwrap();
+                    read.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        let all_read = async || {
+            let before = read.load(Ordering::Relaxed);
+            while read.load(Ordering::Relaxed) < before + 100 {
+                tokio::task::yield_now().await;
             }
-        })
-    });
-    let readers: Vec<_> = readers.collect();
-    for n in 0..20 {
-        let before = read.load(Ordering::Relaxed);
-        let registered = store.register(T0, new_user(n)).await;
+        };
+        timeout(PATIENCE, all_read()).await.unwrap();
+        let registered = store.register(T0, new_user(&format!("user{n}@b.c"))).await;
         assert!(
             matches!(registered, Ok(Registered::Done(_))),
             "{n}: {registered:?}"
         );
-        // Nor do writes keep others from reading.
-        let reads = async {
-            while read.load(Ordering::Relaxed) == before {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(Duration::from_secs(5), reads).await.unwrap();
-    }
-    is_over.store(true, Ordering::Relaxed);
-    for reader in readers {
-        reader.await.unwrap();
+        // Nor does the write keep others from reading.
+        timeout(PATIENCE, all_read()).await.unwrap();
+        is_over.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.await.unwrap();
+        }
     }
     backend.stop().unwrap();
 }
@@ -70,13 +76,7 @@ async fn nobody_joins_a_connection_that_has_stopped_to_answer() {
     let (_folder, backend, name) = one_connection();
     let store = backend.connect().accounts;
     store.ping().await.unwrap();
-    let admin = format!("{}/{name}", shared().address("POSTGRES_ADMIN"));
-    let (locker, driver) = tokio_postgres::connect(&admin, tokio_postgres::NoTls)
-        .await
-        .unwrap();
-    tokio::spawn(driver);
-    let lock = "BEGIN; LOCK TABLE users, credentials";
-    locker.batch_execute(lock).await.unwrap();
+    let locker = locked(shared(), &name, "users, credentials").await;
     let hanging = {
         let store = store.clone();
         tokio::spawn(async move { store.credential_of(UserId(1)).await.map(drop) })
@@ -102,14 +102,4 @@ async fn nobody_joins_a_connection_that_has_stopped_to_answer() {
     assert_eq!(behind.await.unwrap(), Err(StoreError::TimedOut));
     locker.batch_execute("COMMIT").await.unwrap();
     backend.stop().unwrap();
-}
-
-fn new_user(n: u32) -> NewUser {
-    NewUser {
-        email: Email::parse(&format!("user{n}@b.c")).unwrap(),
-        phone: None,
-        display_name: None,
-        hash: PasswordHash::new("$a$b$c".to_owned()),
-        welcome: false,
-    }
 }

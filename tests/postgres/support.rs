@@ -3,7 +3,7 @@
 use std::sync::{Mutex, OnceLock};
 
 use cloudchat::config::{self, Config, Sources};
-use cloudchat::model::{Token, UserId};
+use cloudchat::model::{Email, NewUser, PasswordHash, Token, UserId};
 use cloudchat::store::{Backend, NewSession, Stores, migrate};
 use tempfile::TempDir;
 
@@ -97,6 +97,29 @@ pub fn settings(folder: &TempDir, url: &str, statements: &str) -> config::Store 
         ..Sources::default()
     };
     Config::load(sources).unwrap().store
+}
+
+pub fn new_user(email: &str) -> NewUser {
+    NewUser {
+        email: Email::parse(email).unwrap(),
+        phone: None,
+        display_name: None,
+        hash: PasswordHash::new("$a$b$c".to_owned()),
+        welcome: true,
+    }
+}
+
+/// Holds tables of this database until it commits: the server has what others send, and works on it
+/// later.
+pub async fn locked(services: &Services, name: &str, tables: &str) -> tokio_postgres::Client {
+    let admin = format!("{}/{name}", services.address("POSTGRES_ADMIN"));
+    let (locker, driver) = tokio_postgres::connect(&admin, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(driver);
+    let lock = format!("BEGIN; LOCK TABLE {tables}");
+    locker.batch_execute(&lock).await.unwrap();
+    locker
 }
 
 pub fn login(user: UserId, start_ms: i64) -> (Token, NewSession) {
