@@ -54,8 +54,8 @@ pub struct Chat {
     pub generation: [u8; 16],
     /// It is not in the store yet.
     pub is_new: bool,
-    /// It is in the store, and will live for as long as the client is told.
-    pub is_written: bool,
+    /// When it ends in the store, in milliseconds since 1970; long ago if it is not there.
+    pub ends_ms: i64,
 }
 
 /// An answer that has begun.
@@ -70,7 +70,8 @@ pub struct Opened {
 }
 
 impl Question {
-    /// Writes the chat's key and owner before the client learns of its cookie; once per turn.
+    /// Writes the chat's key and owner before the client learns of its cookie, or lets it live on; nothing
+    /// if it will live for as long as the client is about to be told.
     ///
     /// # Errors
     /// The store does not answer and the configuration wants answers with memory only.
@@ -78,11 +79,11 @@ impl Question {
         let Some(mut chat) = self.chat.get() else {
             return Ok(());
         };
-        if chat.is_written {
-            return Ok(());
-        }
         let config = &self.app.shared.config.chat;
         let now_ms = self.app.clock.wall_ms();
+        if chat.ends_ms.saturating_sub(now_ms) >= config.session_ttl_ms() {
+            return Ok(());
+        }
         let sessions = &self.app.stores.sessions;
         let open = sessions.open_chat(
             now_ms,
@@ -94,7 +95,8 @@ impl Question {
         );
         match open.await {
             Ok(()) => {
-                chat.is_written = true;
+                chat.is_new = false;
+                chat.ends_ms = now_ms.saturating_add(config.stored_ms());
                 self.chat.set(Some(chat));
                 Ok(())
             }

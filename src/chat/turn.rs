@@ -169,20 +169,25 @@ async fn find_chat(app: &App, ask: &Ask<'_>) -> Result<(Option<Chat>, String, Ve
         }
         Err(_) => return Err(Error::STORE_DOWN),
     };
-    let chat = |key, generation, is_new, is_written| Chat {
-        key,
-        owner: ask.owner,
-        generation,
-        is_new,
-        is_written,
-    };
+    let owner = ask.owner;
     if let (Some(found), Some(cookie), Some(key)) = (found, ask.cookie, sent) {
-        let lives_on = found.ends_ms.saturating_sub(now_ms) >= config.session_ttl_ms();
-        let chat = chat(key, found.generation, false, lives_on);
+        let chat = Chat {
+            key,
+            owner,
+            generation: found.generation,
+            is_new: false,
+            ends_ms: found.ends_ms,
+        };
         return Ok((Some(chat), cookie.to_string(), found.messages));
     }
     let cookie = entropy::token();
-    let chat = chat(ChatKey::of(&cookie), entropy::bytes(), true, false);
+    let chat = Chat {
+        key: ChatKey::of(&cookie),
+        owner,
+        generation: entropy::bytes(),
+        is_new: true,
+        ends_ms: 0,
+    };
     Ok((Some(chat), cookie, Vec::new()))
 }
 

@@ -63,20 +63,10 @@ pub fn append(
 /// Whether a stored chat is what [`append`] writes: whole exchanges of valid JSON, each message
 /// with its role and a content without unpaired surrogates. An empty one is.
 pub fn check(stored: &[u8]) -> bool {
-    let mut beginnings = [USER, ASSISTANT].into_iter().cycle();
-    let mut messages = 0;
-    let mut whole = 0;
-    for line in messages_of(stored) {
-        messages += 1;
-        whole += line.len() + 1;
-        let is_message = beginnings
-            .next()
-            .and_then(|beginning| content(line, beginning));
-        if is_message.is_none() {
-            return false;
-        }
-    }
-    whole == stored.len() && messages % 2 == 0
+    let beginnings = [USER, ASSISTANT].into_iter().cycle();
+    let mut messages = messages_of(stored).zip(beginnings);
+    let is_whole = stored.is_empty() || exchanges(stored) > 0;
+    is_whole && messages.all(|(message, beginning)| is_message(message, beginning))
 }
 
 /// The lines of a stored chat without their ends; not what stands behind the last end.
@@ -89,17 +79,20 @@ pub fn messages_of(stored: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The content of a message that begins like this, if it is a valid JSON string; decoding it is what
-/// finds unpaired surrogates.
-fn content<'a>(line: &'a [u8], beginning: &[u8]) -> Option<Cow<'a, str>> {
+/// Whether a message begins like this and its content is a valid JSON string, without unpaired
+/// surrogates: decoding it is what finds them.
+fn is_message(message: &[u8], beginning: &[u8]) -> bool {
     #[derive(Deserialize)]
-    struct Content<'a>(#[serde(borrow)] Cow<'a, str>);
-    if !line.starts_with(beginning) {
-        return None;
+    #[serde(transparent)]
+    struct Content<'a> {
+        #[serde(borrow)]
+        _decoded: Cow<'a, str>,
     }
-    let quoted = line[beginning.len() - 1..].strip_suffix(b"}")?;
-    let content: Content<'a> = serde_json::from_slice(quoted).ok()?;
-    Some(content.0)
+    let content = message
+        .strip_suffix(b"}")
+        .filter(|message| message.starts_with(beginning))
+        .map(|message| &message[beginning.len() - 1..]);
+    content.is_some_and(|quoted| serde_json::from_slice::<Content<'_>>(quoted).is_ok())
 }
 
 /// How many exchanges there are; 0 if they are not whole.

@@ -28,7 +28,7 @@ pub fn write(prompt: &Prompt<'_>, out: &mut Vec<u8>) {
     pieces(prompt, |piece| {
         length += match piece {
             Piece::Raw(bytes) => bytes.len(),
-            Piece::Text(text) => length_escaped(text),
+            Piece::Text(text) => escaped_length(text),
         }
     });
     out.reserve_exact(length);
@@ -40,7 +40,7 @@ pub fn write(prompt: &Prompt<'_>, out: &mut Vec<u8>) {
 
 /// The inside of a JSON string that stands for `text` (RFC 8259, 7).
 pub fn escape(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(length_escaped(text));
+    let mut out = Vec::with_capacity(escaped_length(text));
     escape_into(text, &mut out);
     out
 }
@@ -79,12 +79,13 @@ fn pieces<'a>(prompt: &Prompt<'a>, mut put: impl FnMut(Piece<'a>)) {
     put(Piece::Raw(b"}"));
 }
 
-fn length_escaped(text: &str) -> usize {
-    text.bytes().map(escaped_length).sum()
+/// How many bytes a text takes inside a JSON string.
+fn escaped_length(text: &str) -> usize {
+    text.bytes().map(byte_length).sum()
 }
 
-/// How many bytes a byte of text takes inside a JSON string.
-fn escaped_length(byte: u8) -> usize {
+/// The same of one byte.
+fn byte_length(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
         0x00..=0x1f => 6,
@@ -95,7 +96,7 @@ fn escaped_length(byte: u8) -> usize {
 fn escape_into(text: &str, out: &mut Vec<u8>) {
     let mut rest = text.as_bytes();
     loop {
-        let plain = rest.iter().position(|byte| escaped_length(*byte) > 1);
+        let plain = rest.iter().position(|byte| byte_length(*byte) > 1);
         let (plain, escaped) = rest.split_at(plain.unwrap_or(rest.len()));
         out.extend_from_slice(plain);
         let Some((byte, behind)) = escaped.split_first() else {

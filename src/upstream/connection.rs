@@ -95,18 +95,18 @@ async fn connect_unbounded(
             return Err(Failure::unreachable(&code_of(&error)));
         }
     };
-    let wire = match &target.tls {
-        None => Wire::Plain(tcp),
+    let transport = match &target.tls {
+        None => Transport::Plain(tcp),
         Some((name, config)) => TlsConnector::from(Arc::clone(config))
             .connect_with(name.clone(), tcp, |session| {
                 session.set_buffer_limit(Some(TLS_WRITE_BYTES_MAX));
             })
             .await
-            .map(|stream| Wire::Tls(Box::new(stream)))
+            .map(|stream| Transport::Tls(Box::new(stream)))
             .map_err(|error| Failure::unreachable(&code_of(&error)))?,
     };
     Ok(Connection {
-        wire,
+        transport,
         receive_bytes: target.receive_bytes,
     })
 }
@@ -165,12 +165,12 @@ fn code_of(error: &io::Error) -> String {
 
 /// An established connection.
 pub(super) struct Connection {
-    wire: Wire,
+    transport: Transport,
     /// `SO_RCVBUF`, as last asked for.
     receive_bytes: usize,
 }
 
-enum Wire {
+enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -183,9 +183,9 @@ impl Connection {
             return;
         }
         self.receive_bytes = bytes;
-        let tcp = match &self.wire {
-            Wire::Plain(tcp) => tcp,
-            Wire::Tls(tls) => tls.get_ref().0,
+        let tcp = match &self.transport {
+            Transport::Plain(tcp) => tcp,
+            Transport::Tls(tls) => tls.get_ref().0,
         };
         // A socket that refuses is broken, which the next read tells.
         SockRef::from(tcp)
@@ -196,9 +196,9 @@ impl Connection {
     /// Reads into `buf`; `Ok(0)` is the end (with TLS: an announced one).
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(buf);
-        ready!(match &mut self.wire {
-            Wire::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
-            Wire::Tls(tls) => Pin::new(tls).poll_read(cx, &mut buf),
+        ready!(match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, &mut buf),
+            Transport::Tls(tls) => Pin::new(tls).poll_read(cx, &mut buf),
         })?;
         Poll::Ready(Ok(buf.filled().len()))
     }
@@ -209,17 +209,17 @@ impl Connection {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.wire {
-            Wire::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Wire::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Transport::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
         }
     }
 
     /// Hands everything to the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.wire {
-            Wire::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Wire::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Transport::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
@@ -227,9 +227,9 @@ impl Connection {
     /// bytes that nobody asked for. The kernel is asked directly, because tokio may not have heard
     /// yet that something arrived.
     pub fn is_quiet(&mut self) -> bool {
-        let tcp = match &mut self.wire {
-            Wire::Plain(tcp) => tcp,
-            Wire::Tls(tls) => tls.get_mut().0,
+        let tcp = match &mut self.transport {
+            Transport::Plain(tcp) => tcp,
+            Transport::Tls(tls) => tls.get_mut().0,
         };
         let peeked = SockRef::from(&*tcp).peek(&mut [MaybeUninit::uninit()]);
         if !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {

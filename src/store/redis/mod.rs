@@ -351,6 +351,7 @@ impl Link {
         }
         let pipeline = live.client.pipeline();
         for ask in asks {
+            // Boxed, or the way above would hold room for both.
             let _queued = Box::pin(ask.send(&pipeline)).await?;
         }
         let answers: Value = pipeline.all().await?;
