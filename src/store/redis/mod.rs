@@ -81,10 +81,8 @@ impl Redis {
         let shared = Arc::new(Shared {
             config: client_config(redis)?,
             connection: connection_config(redis),
-            performance: PerformanceConfig {
-                default_command_timeout: redis.timeout,
-                ..PerformanceConfig::default()
-            },
+            // No time-out of fred's own: each call has its deadline here already.
+            performance: PerformanceConfig::default(),
             timeout: redis.timeout,
             calls_max: settings.queue_max,
             keys: Keys {
