@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 /// Length of a [`token`] in characters.
-pub const TOKEN_LENGTH: usize = 43;
+const TOKEN_LENGTH: usize = 43;
 
 /// `N` bytes from the system's generator.
 ///
@@ -25,6 +25,14 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 /// 32 random bytes as 43 characters of base64url: a cookie's value.
 pub fn token() -> String {
     URL_SAFE_NO_PAD.encode(bytes::<32>())
+}
+
+/// Whether a text looks like a [`token`]. No character ends the look early, so that the compiler looks at many
+/// at once.
+pub fn is_token(text: &str) -> bool {
+    let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'-') | (byte == b'_');
+    let and = |all, byte| all & is_base64url(byte);
+    text.len() == TOKEN_LENGTH && text.bytes().fold(true, and)
 }
 
 /// A random UUID (version 4, RFC 9562). Names requests, and must never be a secret: its bytes are

@@ -3,31 +3,34 @@
 use hyper::HeaderMap;
 use hyper::header::{COOKIE, HeaderValue};
 
-use crate::entropy::TOKEN_LENGTH;
+use crate::entropy;
 
 /// The first value sent under this name, without quotes around it.
 pub fn get<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
-        .find_map(|pair| {
-            let value = pair
-                .trim_ascii()
-                .strip_prefix(name.as_bytes())?
-                .strip_prefix(b"=")?;
-            let bare = value
-                .strip_prefix(b"\"")
-                .and_then(|v| v.strip_suffix(b"\""));
-            Some(std::str::from_utf8(bare.unwrap_or(value)).unwrap_or_default())
-        })
+    let mut lines = headers.get_all(COOKIE).iter();
+    let value = lines.find_map(|line| find(line.as_bytes(), name))?;
+    let bare = value
+        .strip_prefix(b"\"")
+        .and_then(|value| value.strip_suffix(b"\""));
+    Some(std::str::from_utf8(bare.unwrap_or(value)).unwrap_or_default())
+}
+
+/// The first value of this name in one line of pairs.
+fn find<'a>(mut line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    loop {
+        let end = memchr::memchr(b';', line).unwrap_or(line.len());
+        let pair = line[..end].trim_ascii().strip_prefix(name.as_bytes());
+        if let Some(value) = pair.and_then(|rest| rest.strip_prefix(b"=")) {
+            return Some(value);
+        }
+        line = line.get(end + 1..)?;
+    }
 }
 
 /// The first value of this cookie if it looks like one of our tokens: 43 characters of base64url.
 /// Anything else is unknown without asking a store.
 pub fn token<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    get(headers, name).filter(|v| v.len() == TOKEN_LENGTH && v.bytes().all(is_base64url))
+    get(headers, name).filter(|value| entropy::is_token(value))
 }
 
 /// A `Set-Cookie` value with the attributes that all our cookies have.

@@ -22,9 +22,7 @@ impl Token {
 
     /// `None` if `text` does not look like one, and so is unknown without asking a store.
     pub fn parse(text: &str) -> Option<Self> {
-        let is_base64url = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        let fits = text.len() == entropy::TOKEN_LENGTH && text.bytes().all(is_base64url);
-        fits.then(|| Self(text.to_owned()))
+        entropy::is_token(text).then(|| Self(text.to_owned()))
     }
 
     /// The secret itself, for its holder only.

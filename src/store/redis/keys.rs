@@ -29,7 +29,11 @@ pub(super) struct Keys {
 
 impl Keys {
     fn key(&self, kind: &str, name: &str) -> String {
-        [&self.prefix, kind, name].concat()
+        let mut key = String::with_capacity(self.prefix.len() + kind.len() + name.len());
+        key.push_str(&self.prefix);
+        key.push_str(kind);
+        key.push_str(name);
+        key
     }
 
     pub fn session(&self, token: &str) -> String {
@@ -40,7 +44,11 @@ impl Keys {
     pub fn both(&self, token: &str) -> [String; 2] {
         let session = self.session(token);
         // In a cluster only what is between braces counts for the slot.
-        let facts = [&self.prefix, "cc:sess:{", &session, "}"].concat();
+        let mut facts = String::with_capacity(self.prefix.len() + session.len() + 10);
+        facts.push_str(&self.prefix);
+        facts.push_str("cc:sess:{");
+        facts.push_str(&session);
+        facts.push('}');
         [session, facts]
     }
 

@@ -30,12 +30,11 @@ struct Facts {
 }
 
 impl Facts {
-    fn parse(text: &str) -> Option<Self> {
-        let mut numbers = text.split(' ').map(|number| number.parse().ok());
+    fn parse(mut text: &str) -> Option<Self> {
         Some(Self {
-            created_ms: numbers.next()??,
-            ends_ms: numbers.next()??,
-            seen_ms: numbers.next()??,
+            created_ms: take_number(&mut text)?,
+            ends_ms: take_number(&mut text)?,
+            seen_ms: take_number(&mut text)?,
         })
     }
 
@@ -56,10 +55,21 @@ impl Facts {
     /// Of this user, by what stands beside the session.
     fn of(user: UserId, beside: Value) -> Option<Self> {
         let beside = text(beside)?;
-        let (owner, facts) = beside.split_once(' ')?;
-        (owner.parse() == Ok(user.0)).then_some(())?;
-        Self::parse(facts)
+        let mut rest = &beside[..];
+        (take_number(&mut rest)? == user.0).then_some(())?;
+        Self::parse(rest)
     }
+}
+
+/// The first number of a text of numbers with a blank between each and the next, which is left with the others.
+fn take_number(text: &mut &str) -> Option<i64> {
+    let end = memchr::memchr(b' ', text.as_bytes());
+    let (number, rest) = match end {
+        Some(end) => (&text[..end], &text[end + 1..]),
+        None => (*text, ""),
+    };
+    *text = rest;
+    number.parse().ok()
 }
 
 impl Link {
