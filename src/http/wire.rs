@@ -55,9 +55,9 @@ pub struct Wire {
     /// Since when a connection that is not busy waits for the rest of a head, or for anything; set
     /// when it first waits.
     waits_since: Cell<Option<Instant>>,
-    /// The task that looked for a request while another was being answered. hyper does not look
-    /// again by itself, so it is woken then, for the limits to begin.
-    read_waker: RefCell<Option<Waker>>,
+    /// hyper has looked for a request while another was being answered. It does not look again by itself, so
+    /// the limits begin when the answer has been handed over.
+    looked_ahead: Cell<bool>,
     /// Permits that the client takes when it stalls, by the buffers behind its answer.
     stall_permits: Cell<usize>,
     /// Something was handed to hyper that has not reached the kernel yet.
@@ -74,7 +74,7 @@ impl Wire {
             busy: Cell::new(false),
             in_head: Cell::new(false),
             waits_since: Cell::new(None),
-            read_waker: RefCell::new(None),
+            looked_ahead: Cell::new(false),
             stall_permits: Cell::new(1),
             unflushed: Cell::new(false),
             flush_waker: RefCell::new(None),
@@ -138,9 +138,6 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.set(false);
-        if let Some(waker) = self.0.read_waker.borrow_mut().take() {
-            waker.wake();
-        }
     }
 }
 
@@ -174,8 +171,7 @@ impl ClientIo {
     fn poll_read_limits(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = &self.wire;
         if wire.busy.get() {
-            let waker = &mut *wire.read_waker.borrow_mut();
-            waker.get_or_insert_with(|| cx.waker().clone());
+            wire.looked_ahead.set(true);
             return Poll::Pending;
         }
         let since = wire.waits_since.get().unwrap_or_else(clock::now);
@@ -260,6 +256,12 @@ impl AsyncWrite for ClientIo {
             Socket::Unix(unix) => Pin::new(unix).poll_flush(cx),
         })?;
         this.wire.flushed();
+        if !this.wire.busy.get() && this.wire.looked_ahead.take() {
+            // Over already: hyper finds out when it looks.
+            if this.poll_read_limits(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
         Poll::Ready(Ok(()))
     }
 
