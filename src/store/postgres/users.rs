@@ -1,6 +1,8 @@
 //! Users and their credentials in PostgreSQL: one method per call, as `users` has them for SQLite.
 //! What ends sessions, and how, is told there.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use tokio_postgres::Row;
 
 use super::statement::Statement;
@@ -327,10 +329,16 @@ fn to_user(row: &Row) -> Result<User, tokio_postgres::Error> {
         email: Email::stored(row.try_get(2)?),
         phone: row.try_get::<_, Option<String>>(3)?.map(Phone::stored),
         display_name: row.try_get::<_, Option<_>>(4)?.map(DisplayName::stored),
-        is_active: row.try_get(5)?,
-        created_ms: row.try_get(6)?,
+        is_active: row.try_get::<_, Option<_>>(5)?.unwrap_or_default(),
+        created_ms: row.try_get::<_, Option<_>>(6)?.map_or(0, to_ms),
         sessions_not_before_ms: row.try_get(7)?,
     })
+}
+
+/// Milliseconds since 1970.
+fn to_ms(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn to_credential(row: &Row) -> Result<Credential, tokio_postgres::Error> {
