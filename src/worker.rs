@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
@@ -110,13 +110,23 @@ pub struct Pulse {
 /// The runtime or a listener cannot be set up, or listening ends by itself.
 pub fn run(setup: Setup) -> Result<(), String> {
     log::gather();
+    let lines_wait = Arc::new(Notify::new());
+    let waiting = Arc::clone(&lines_wait);
+    let rest = move || {
+        if log::rest() {
+            waiting.notify_one();
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(LOOKUPS_MAX)
-        .on_thread_park(log::flush)
+        .on_thread_park(rest)
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(|error| format!("runtime: {error}"))?;
-    runtime.block_on(serve(setup))
+    runtime.block_on(async {
+        spawn_local(write_lines(lines_wait));
+        serve(setup).await
+    })
 }
 
 async fn serve(setup: Setup) -> Result<(), String> {
@@ -236,6 +246,15 @@ async fn serve(setup: Setup) -> Result<(), String> {
         // A connection that was cut still holds the way to the saver, but nothing to save; a letter
         // that takes longer is sent by the next process.
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes the log lines that a busy core has let wait.
+async fn write_lines(wait: Arc<Notify>) {
+    loop {
+        wait.notified().await;
+        sleep(log::WAIT_MAX).await;
+        log::flush();
     }
 }
 

@@ -1,6 +1,6 @@
 //! Log lines: one event, one line, written whole to stderr; logfmt or JSON.
 //!
-//! A line is written at once, except on a thread that has promised to call [`flush`] before it
+//! A line is written at once, except on a thread that has promised to call [`rest`] before it
 //! sleeps ([`gather`]): there the lines of ordinary events wait for each other, so that a busy core
 //! writes some dozens with one `write(2)`. A warning or an error never waits.
 //!
@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::clock;
 
 mod render;
@@ -36,6 +38,8 @@ const LINE_BYTES_KEPT: usize = 4096;
 /// Gathered bytes at which they are written: no more lines than fit what is kept.
 const GATHERED_BYTES_MAX: usize = LINE_BYTES_KEPT - LINE_BYTES_ORDINARY;
 
+/// How long lines of a busy thread may wait for more of them.
+pub const WAIT_MAX: Duration = Duration::from_millis(2);
 /// Lines of requests that wait on a thread, some 5 KiB of them.
 const REQUESTS_MAX: usize = 32;
 
@@ -229,8 +233,12 @@ struct Lines {
     stamp: Stamp,
     /// Not written yet; all of them come before what is said next.
     requests: Vec<Request>,
-    /// Ordinary lines may wait for [`flush`].
+    /// Ordinary lines may wait for [`rest`] or [`flush`].
     is_gathering: bool,
+    /// When some were last written.
+    sent_at: Option<Instant>,
+    /// Those that wait will be flushed.
+    is_promised: bool,
 }
 
 thread_local! {
@@ -278,12 +286,26 @@ impl Lines {
     }
 
     fn flush(&mut self) {
+        self.is_promised = false;
         self.write_requests();
         self.send();
     }
 
+    fn rest(&mut self) -> bool {
+        if self.is_promised || self.text.is_empty() && self.requests.is_empty() {
+            return false;
+        }
+        let is_recent = |sent_at| clock::now().saturating_duration_since(sent_at) < WAIT_MAX;
+        self.is_promised = self.sent_at.is_some_and(is_recent);
+        if !self.is_promised {
+            self.flush();
+        }
+        self.is_promised
+    }
+
     fn send(&mut self) {
         if !self.text.is_empty() {
+            self.sent_at = Some(clock::now());
             send(&self.text);
             self.text.clear();
             self.text.shrink_to(LINE_BYTES_KEPT);
@@ -307,10 +329,20 @@ fn emit(level: Level, now: Duration, content: impl Fn(&mut Line<'_>)) {
     }
 }
 
-/// From now on this thread's ordinary lines wait until it calls [`flush`], which it does whenever
+/// From now on this thread's ordinary lines wait until it calls [`rest`], which it does whenever
 /// it has nothing else to do, or until there are some KiB of them.
 pub fn gather() {
     LINES.with_borrow_mut(|lines| lines.is_gathering = true);
+}
+
+/// Writes the lines that wait on this thread before it sleeps, unless it has written some within
+/// [`WAIT_MAX`], as a busy one has.
+///
+/// True: they wait, and [`flush`] must be called within that time, however long the thread sleeps.
+pub fn rest() -> bool {
+    // Busy or gone: whoever holds them writes them.
+    let waits = LINES.try_with(|lines| lines.try_borrow_mut().map(|mut lines| lines.rest()));
+    matches!(waits, Ok(Ok(true)))
 }
 
 /// Writes the lines that wait on this thread.
@@ -341,11 +373,8 @@ mod tests {
         assert!(!is_journal(None) && !is_journal(Some("")) && !is_journal(Some("0:0")));
     }
 
-    #[test]
-    fn requests_keep_their_place_among_the_lines() {
-        let mut lines = Lines::default();
-        lines.is_gathering = true;
-        let request = |id: &str| Request {
+    fn request(id: &str) -> Request {
+        Request {
             id: Id::new(id.as_bytes()),
             since_epoch: Duration::from_secs(1),
             took: Duration::from_micros(1260),
@@ -353,7 +382,36 @@ mod tests {
             route: "/test",
             status: 200,
             worker: 1,
-        };
+        }
+    }
+
+    #[test]
+    fn lines_wait_while_a_thread_is_busy_and_not_while_it_is_quiet() {
+        let mut lines = Lines::default();
+        lines.is_gathering = true;
+        let waiting = |lines: &Lines| lines.text.len() + lines.requests.len();
+        assert!(!lines.rest(), "nothing waits");
+        lines.keep(|| request("written-at-once"));
+        assert!(!lines.rest(), "the first ones do not wait");
+        assert_eq!(waiting(&lines), 0);
+        lines.sent_at = Some(clock::now() + Duration::from_secs(60)); // however slow this test is
+        lines.keep(|| request("waits-for-others"));
+        assert!(lines.rest(), "somebody must flush them");
+        lines.keep(|| request("one-of-the-others"));
+        assert!(!lines.rest(), "somebody will");
+        assert_eq!(waiting(&lines), 2);
+        lines.flush();
+        assert_eq!(waiting(&lines), 0);
+        lines.keep(|| request("after-a-quiet-while"));
+        lines.sent_at = Some(clock::now() - WAIT_MAX);
+        assert!(!lines.rest());
+        assert_eq!(waiting(&lines), 0);
+    }
+
+    #[test]
+    fn requests_keep_their_place_among_the_lines() {
+        let mut lines = Lines::default();
+        lines.is_gathering = true;
         let said = |lines: &Lines| lines.text.matches('\n').count();
         for n in 0..REQUESTS_MAX {
             assert!(lines.keep(|| request(&format!("request-{n:02}"))));
