@@ -1,5 +1,5 @@
-//! Calls that read share a connection: not for ever while somebody waits for it, and not one that has
-//! stopped to answer.
+//! Calls that read share a connection: from the first, not for ever while somebody waits for it, and not one
+//! that has stopped to answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A store with one connection, whose calls may take a second.
 fn one_connection() -> (TempDir, Backend, String) {
+    connections(1)
+}
+
+fn connections(per_core: usize) -> (TempDir, Backend, String) {
     let services = shared();
     let name = services.database();
     let folder = tempfile::tempdir().unwrap();
@@ -24,10 +28,82 @@ fn one_connection() -> (TempDir, Backend, String) {
     let mut settings = settings(&folder, &url, "named");
     let database = settings.database.as_mut().unwrap();
     migrate(database, false, |_, _| {}).unwrap();
-    database.connections_per_core = 1;
+    database.connections_per_core = per_core;
     database.timeout = Duration::from_secs(1);
     let backend = Backend::start(&settings, |_, _| {}).unwrap();
     (folder, backend, name)
+}
+
+/// If each read of a burst took a connection of its own, all that follow would wait for one, and none would
+/// share any more for as long as the load lasts.
+#[tokio::test]
+async fn a_burst_of_reads_shares_one_connection_from_the_first() {
+    let (_folder, backend, name) = connections(5);
+    let store = backend.connect().accounts;
+    for _ in 0..3 {
+        let reads = (0..40).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.ping().await })
+        });
+        for read in reads.collect::<Vec<_>>() {
+            assert_eq!(read.await.unwrap(), Ok(()));
+        }
+    }
+    // The one that has looked at the schema may still be closing.
+    let open = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'");
+    let mut look = interval(Duration::from_millis(20));
+    let mut looks = 0;
+    while shared().psql("POSTGRES_ADMIN", "postgres", &open) != "1" {
+        look.tick().await;
+        looks += 1;
+        assert!(looks < 25, "more than one connection is open");
+    }
+    backend.stop().unwrap();
+}
+
+/// Who waits for another call's connection hears that there is none to be had, and the next one tries
+/// again.
+#[tokio::test]
+async fn who_waits_for_a_connection_hears_that_there_is_none() {
+    let (_folder, backend, name) = connections(5);
+    let store = backend.connect().accounts;
+    let allow = |yes: bool| {
+        let sql = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {yes}");
+        shared().psql("POSTGRES_ADMIN", "postgres", &sql);
+    };
+    allow(false);
+    let reads = (0..40).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.ping().await })
+    });
+    for read in reads.collect::<Vec<_>>() {
+        assert_eq!(read.await.unwrap(), Err(StoreError::Unavailable));
+    }
+    allow(true);
+    assert_eq!(store.ping().await, Ok(()));
+    backend.stop().unwrap();
+}
+
+/// A call that is given up while it fetches a connection leaves that to those who wait for it.
+#[tokio::test]
+async fn a_call_that_is_given_up_keeps_nobody_waiting() {
+    let (_folder, backend, _) = one_connection();
+    let store = backend.connect().accounts;
+    let fetching = {
+        let store = store.clone();
+        tokio::spawn(async move { store.ping().await })
+    };
+    let waiting = {
+        let store = store.clone();
+        tokio::spawn(async move { store.ping().await })
+    };
+    // Both have begun, and the first connects.
+    tokio::task::yield_now().await;
+    assert!(!fetching.is_finished() && !waiting.is_finished());
+    fetching.abort();
+    assert_eq!(waiting.await.unwrap(), Ok(()));
+    assert!(fetching.await.unwrap_err().is_cancelled());
+    backend.stop().unwrap();
 }
 
 #[tokio::test]

@@ -141,7 +141,8 @@ impl managed::Manager for Manager {
     type Error = Trouble;
 
     async fn create(&self) -> Result<Connection, Trouble> {
-        self.0.connect().await
+        // Boxed, because it is large and seldom: every way to a connection would hold room for it.
+        Box::pin(self.0.connect()).await
     }
 
     async fn recycle(
