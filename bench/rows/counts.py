@@ -37,6 +37,8 @@ def instructions(_run, bench):
     }
     each = {}
     for name, (command, listen) in runs.items():
+        # The first start makes the databases, which would be taken off the requests.
+        counted(bench, command, listen, 1)
         once, twice = (counted(bench, command, listen, n) for n in (REQUESTS, 2 * REQUESTS))
         each[name] = (twice - once) / REQUESTS
     yield "instructions.test", [each["ours"] / each["hello"]], f"{each['ours']:,.0f} / {each['hello']:,.0f}"
