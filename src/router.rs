@@ -274,8 +274,10 @@ pub fn serve(
     let found = Found::find(path, &front.prefix);
     let endpoint = found.map(|found| found.endpoint);
     let style = style(endpoint, path, &front.prefix);
+    let (id, is_own_id) = RequestId::of(whole.headers());
     let record = Record {
-        id: RequestId::of(whole.headers()),
+        id,
+        is_own_id,
         method: known_method(whole.method()),
         route: endpoint.map_or("-", |endpoint| endpoint.path),
         status: 0,

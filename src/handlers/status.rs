@@ -28,7 +28,7 @@ pub fn test(mut out: Lent, record: &Record) -> Reply {
     json.push(b'.');
     json.extend_from_slice(&itoa::Buffer::new().format(fraction).as_bytes()[1..]);
     json.extend_from_slice(br#","request_id":""#);
-    match record.id.is_ours {
+    match record.is_own_id {
         true => json.extend_from_slice(record.id.as_bytes()),
         false => json.extend_from_slice(entropy::uuid().to_string().as_bytes()),
     }

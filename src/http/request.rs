@@ -65,46 +65,40 @@ pub struct Read {
 
 /// A request's name: the one that the proxy gave it, if that is a harmless one, or a random UUID.
 #[derive(Debug, Clone)]
-pub struct RequestId {
-    text: HeaderValue,
-    /// It is a UUID that we made.
-    pub is_ours: bool,
-}
+pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The id of a request with these headers.
-    pub fn of(headers: &HeaderMap) -> Self {
+    /// The id of a request with these headers, and whether we have made it.
+    pub fn of(headers: &HeaderMap) -> (Self, bool) {
         let harmless = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_';
-        let sent = headers.get(&X_REQUEST_ID);
+        // To look at each name is quicker than to hash the one that is looked for.
+        let sent = headers.iter().find(|(name, _)| *name == X_REQUEST_ID);
+        let sent = sent.map(|(_, value)| value);
         let sent =
             sent.filter(|v| (8..=64).contains(&v.len()) && v.as_bytes().iter().all(harmless));
         if let Some(sent) = sent {
-            return Self {
-                text: sent.clone(),
-                is_ours: false,
-            };
+            return (Self(sent.clone()), false);
         }
         let mut text = Uuid::encode_buffer();
         let text = entropy::uuid().hyphenated().encode_lower(&mut text);
-        Self {
-            text: HeaderValue::from_str(text).expect("hexadecimal digits may stand in a header"),
-            is_ours: true,
-        }
+        let text = HeaderValue::from_str(text);
+        let text = text.expect("hexadecimal digits may stand in a header");
+        (Self(text), true)
     }
 
     /// As bytes, all of them ASCII.
     pub fn as_bytes(&self) -> &[u8] {
-        self.text.as_bytes()
+        self.0.as_bytes()
     }
 
     /// As text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(self.text.as_bytes()).unwrap_or_default() // it is ASCII
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default() // it is ASCII
     }
 
     /// As a header's value.
     pub fn into_header(self) -> HeaderValue {
-        self.text
+        self.0
     }
 }
 
@@ -210,6 +204,8 @@ pub async fn discard(headers: &HeaderMap, body: &mut Incoming) {
 pub struct Record {
     /// The request's id.
     pub id: RequestId,
+    /// It is a UUID that we made.
+    pub is_own_id: bool,
     /// Its method.
     pub method: &'static str,
     /// The endpoint as it is written in the router; never the path, which may hold anything.
@@ -225,6 +221,9 @@ pub struct Record {
     /// The client's address, if the configuration wants it in the log.
     pub client: Option<Address>,
 }
+
+/// It is handed on several times for each request; what is longer is moved by a call.
+const _: () = assert!(size_of::<Record>() <= 128);
 
 /// How a stream went, in the log.
 #[derive(Debug, Clone)]
@@ -268,7 +267,11 @@ impl Record {
     }
 
     fn line(&self, now: Instant) -> log::Request {
-        let took = now.saturating_duration_since(self.started);
+        let took = match now == self.started {
+            // As it is for each answer that waits for nothing.
+            true => Duration::ZERO,
+            false => now.saturating_duration_since(self.started),
+        };
         log::Request {
             id: log::Id::new(self.id.as_bytes()),
             // The wall clock may be set while a stream runs.
@@ -276,7 +279,7 @@ impl Record {
                 true => self.started_wall + took,
                 false => clock::since_epoch_at(now),
             },
-            took,
+            took_tenths: u32::try_from(log::tenths(took)).unwrap_or(u32::MAX),
             method: self.method,
             route: self.route,
             status: self.status,
@@ -301,9 +304,10 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(&X_REQUEST_ID, sent.parse().unwrap());
-            assert_eq!(RequestId::of(&headers).as_str() == sent, kept, "{sent}");
+            let (id, is_own) = RequestId::of(&headers);
+            assert_eq!((id.as_str() == sent, !is_own), (kept, kept), "{sent}");
         }
-        let new = RequestId::of(&HeaderMap::new());
+        let (new, _) = RequestId::of(&HeaderMap::new());
         assert_eq!(Uuid::try_parse(new.as_str()).unwrap().get_version_num(), 4);
     }
 }

@@ -26,7 +26,8 @@ use crate::clock;
 mod render;
 mod request;
 
-pub use render::{Line, Stamp, render};
+pub use render::{Line, Stamp, render, tenths};
+use request::Pattern;
 pub use request::{Id, Request};
 
 /// Bytes of one value that are written; the rest is replaced by `…`.
@@ -39,7 +40,7 @@ const LINE_BYTES_KEPT: usize = 4096;
 const GATHERED_BYTES_MAX: usize = LINE_BYTES_KEPT - LINE_BYTES_ORDINARY;
 
 /// How long lines of a busy thread may wait for more of them.
-pub const WAIT_MAX: Duration = Duration::from_millis(2);
+pub const WAIT_MAX: Duration = Duration::from_millis(10);
 /// Lines of requests that wait on a thread, some 5 KiB of them.
 const REQUESTS_MAX: usize = 32;
 
@@ -162,6 +163,10 @@ pub fn init(format: Format, journal: bool) {
     STYLE.get_or_init(|| Style { format, journal });
 }
 
+fn style() -> Style {
+    STYLE.get().copied().unwrap_or_default()
+}
+
 static HIDES_INFO: AtomicBool = AtomicBool::new(false);
 
 /// From now on only warnings and errors are written: for a program that talks to a person.
@@ -229,8 +234,11 @@ pub fn write(level: Level, event: &str, fields: &[Field<'_>]) {
 /// A thread's lines on their way out.
 #[derive(Default)]
 struct Lines {
-    text: String,
+    text: Vec<u8>,
+    /// The line being written.
+    line: String,
     stamp: Stamp,
+    pattern: Pattern,
     /// Not written yet; all of them come before what is said next.
     requests: Vec<Request>,
     /// Ordinary lines may wait for [`rest`] or [`flush`].
@@ -260,10 +268,15 @@ impl Lines {
 
     fn write_requests(&mut self) {
         let requests = std::mem::take(&mut self.requests);
+        let style = style();
         for request in &requests {
-            self.render(Level::Info, request.since_epoch, |line| {
-                request.write(line, &[])
-            });
+            // Room for any such line, so that nothing has to grow on the way.
+            self.text.reserve(LINE_BYTES_ORDINARY);
+            self.pattern
+                .write(request, style, &mut self.stamp, &mut self.text);
+            if self.text.len() > GATHERED_BYTES_MAX {
+                self.send();
+            }
         }
         self.requests = requests;
         self.requests.clear();
@@ -275,10 +288,12 @@ impl Lines {
     }
 
     fn render(&mut self, level: Level, now: Duration, content: impl FnOnce(&mut Line<'_>)) {
-        // Room for any ordinary line, so that nothing has to grow on the way.
-        self.text.reserve(LINE_BYTES_ORDINARY);
-        let style = STYLE.get().copied().unwrap_or_default();
-        render(&mut self.text, &mut self.stamp, style, now, level, content);
+        self.line.clear();
+        self.line.shrink_to(LINE_BYTES_ORDINARY);
+        self.line.reserve(LINE_BYTES_ORDINARY);
+        let stamp = &mut self.stamp;
+        render(&mut self.line, stamp, style(), now, level, content);
+        self.text.extend_from_slice(self.line.as_bytes());
         let may_wait = self.is_gathering && level == Level::Info;
         if !may_wait || self.text.len() > GATHERED_BYTES_MAX {
             self.send();
@@ -353,14 +368,14 @@ pub fn flush() {
 
 /// Hands over whole lines in one piece. A log that cannot be written (closed pipe, full disk) must not
 /// stop the service, and there is no second place to complain to: they are lost.
-fn send(lines: &str) {
+fn send(lines: &[u8]) {
     /// Stderr without its lock: one `write(2)` of a few KiB is whole by itself.
     static STDERR: LazyLock<Option<File>> = LazyLock::new(|| {
         let stderr = io::stderr().as_fd().try_clone_to_owned();
         stderr.ok().map(File::from)
     });
     if let Some(mut stderr) = STDERR.as_ref() {
-        stderr.write_all(lines.as_bytes()).unwrap_or_default();
+        stderr.write_all(lines).unwrap_or_default();
     }
 }
 
@@ -377,7 +392,7 @@ mod tests {
         Request {
             id: Id::new(id.as_bytes()),
             since_epoch: Duration::from_secs(1),
-            took: Duration::from_micros(1260),
+            took_tenths: 13,
             method: "GET",
             route: "/test",
             status: 200,
@@ -412,7 +427,8 @@ mod tests {
     fn requests_keep_their_place_among_the_lines() {
         let mut lines = Lines::default();
         lines.is_gathering = true;
-        let said = |lines: &Lines| lines.text.matches('\n').count();
+        let text = |lines: &Lines| String::from_utf8(lines.text.clone()).unwrap();
+        let said = |lines: &Lines| text(lines).matches('\n').count();
         for n in 0..REQUESTS_MAX {
             assert!(lines.keep(|| request(&format!("request-{n:02}"))));
         }
@@ -422,12 +438,12 @@ mod tests {
         });
         assert_eq!(lines.requests.len(), 0);
         // What was more than fits has been sent.
-        assert!(lines.text.ends_with("level=info event=other\n"));
+        assert!(text(&lines).ends_with("level=info event=other\n"));
         lines.send();
         lines.keep(|| request("abc-1_DEF"));
         lines.write_requests();
         assert_eq!(
-            lines.text,
+            text(&lines),
             "ts=1970-01-01T00:00:01.000Z level=info event=request id=abc-1_DEF method=GET \
              route=/test status=200 ms=1.3 worker=1\n"
         );

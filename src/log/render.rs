@@ -43,6 +43,19 @@ pub fn render(
     level: Level,
     content: impl FnOnce(&mut Line<'_>),
 ) {
+    begin(out, stamp, style, since_epoch, level);
+    content(&mut Line::new(out, style.format));
+    out.push_str(end(style));
+}
+
+/// What stands before a line's content.
+pub(super) fn begin(
+    out: &mut String,
+    stamp: &mut Stamp,
+    style: Style,
+    since_epoch: Duration,
+    level: Level,
+) {
     let json = style.format == Format::Json;
     if style.journal {
         out.push_str(level.priority());
@@ -55,13 +68,22 @@ pub fn render(
         stamp.push(since_epoch, out);
         out.push_str(if json { "\"," } else { " " });
     }
-    let mut line = Line {
-        out,
-        format: style.format,
-        first: true,
-    };
-    content(&mut line);
-    out.push_str(if json { "}\n" } else { "\n" });
+}
+
+/// What stands behind it.
+pub(super) fn end(style: Style) -> &'static str {
+    match style.format {
+        Format::Json => "}\n",
+        Format::Logfmt => "\n",
+    }
+}
+
+/// A span of time in tenths of a millisecond.
+pub fn tenths(span: Duration) -> u64 {
+    let below = (span.subsec_nanos() + 50_000) / 100_000;
+    span.as_secs()
+        .saturating_mul(10_000)
+        .saturating_add(u64::from(below))
 }
 
 /// A line being written.
@@ -71,7 +93,21 @@ pub struct Line<'a> {
     first: bool,
 }
 
-impl Line<'_> {
+impl<'a> Line<'a> {
+    /// Its content is appended to `out`.
+    pub(super) fn new(out: &'a mut String, format: Format) -> Self {
+        Self {
+            out,
+            format,
+            first: true,
+        }
+    }
+
+    /// Where the next thing will stand in `out`.
+    pub(super) fn position(&self) -> usize {
+        self.out.len()
+    }
+
     /// How it is written.
     pub fn format(&self) -> Format {
         self.format
@@ -156,9 +192,12 @@ impl Line<'_> {
     }
 
     /// A span of time, in milliseconds with one decimal.
-    pub(super) fn millis(&mut self, span: Duration) {
-        let below = (span.subsec_nanos() + 50_000) / 100_000;
-        let tenths = span.as_secs().saturating_mul(10_000) + u64::from(below);
+    fn millis(&mut self, span: Duration) {
+        self.tenths(tenths(span));
+    }
+
+    /// The same, of a span in tenths of one.
+    pub(super) fn tenths(&mut self, tenths: u64) {
         self.number(tenths / 10);
         self.out.push('.');
         self.out.push(char::from(b'0' + (tenths % 10) as u8));
