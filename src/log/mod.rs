@@ -10,7 +10,6 @@
 //! starts with the priority (`<6>`) instead of the time.
 
 use std::cell::RefCell;
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -25,10 +24,12 @@ use crate::clock;
 
 mod render;
 mod request;
+mod value;
 
 pub use render::{Line, Stamp, render, tenths};
 use request::Pattern;
 pub use request::{Id, Request};
+pub use value::Value;
 
 /// Bytes of one value that are written; the rest is replaced by `…`.
 pub const VALUE_BYTES_MAX: usize = 1024;
@@ -81,65 +82,6 @@ impl Level {
             Level::Warn => "<4>",
             Level::Error => "<3>",
         }
-    }
-}
-
-/// What stands behind a key.
-#[derive(Clone, Copy)]
-pub enum Value<'a> {
-    /// A text.
-    Str(&'a str),
-    /// A text that is known to need neither quotes nor escapes, such as a name of our own.
-    Word(&'a str),
-    /// A count, a size in bytes, a status.
-    U64(u64),
-    /// A span of time, written as milliseconds with one decimal.
-    Millis(Duration),
-    /// Yes or no.
-    Bool(bool),
-    /// Anything else that can show itself; written as a text.
-    Display(&'a dyn Display),
-}
-
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(text: &'a str) -> Self {
-        Value::Str(text)
-    }
-}
-
-impl<'a> From<&'a String> for Value<'a> {
-    fn from(text: &'a String) -> Self {
-        Value::Str(text)
-    }
-}
-
-impl From<u64> for Value<'_> {
-    fn from(number: u64) -> Self {
-        Value::U64(number)
-    }
-}
-
-impl From<usize> for Value<'_> {
-    fn from(number: usize) -> Self {
-        Value::U64(number as u64)
-    }
-}
-
-impl From<u16> for Value<'_> {
-    fn from(number: u16) -> Self {
-        Value::U64(number.into())
-    }
-}
-
-impl From<bool> for Value<'_> {
-    fn from(yes: bool) -> Self {
-        Value::Bool(yes)
-    }
-}
-
-impl From<Duration> for Value<'_> {
-    fn from(span: Duration) -> Self {
-        Value::Millis(span)
     }
 }
 
