@@ -169,6 +169,33 @@ mod tests {
         collect();
     }
 
+    #[test]
+    #[cfg(feature = "mimalloc")]
+    #[expect(unsafe_code, reason = "allocators are not safe by nature")]
+    fn blocks_are_aligned_without_being_asked() {
+        let check = || {
+            for size in (1..=300).chain([1000, 1025, 4097, 8200, 70_000]) {
+                for align in [1, 2, 4, 8, 16, 32, 4096] {
+                    let layout = Layout::from_size_align(size, align).unwrap();
+                    // SAFETY: each block is freed once, with the layout that it was made with.
+                    let addresses = unsafe {
+                        let blocks = [Allocator.alloc(layout), Allocator.alloc_zeroed(layout)];
+                        blocks.map(|block| {
+                            let address = block.addr();
+                            Allocator.dealloc(block, layout);
+                            address
+                        })
+                    };
+                    let is_aligned = |address| address != 0 && address % align == 0;
+                    assert!(addresses.into_iter().all(is_aligned), "{layout:?}");
+                }
+            }
+        };
+        check();
+        begin_fresh_pages();
+        check();
+    }
+
     /// Blocks from before and after the change live side by side, whoever frees them.
     #[test]
     #[cfg(feature = "mimalloc")]
