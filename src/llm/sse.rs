@@ -78,6 +78,7 @@ impl Splitter {
     ///
     /// # Errors
     /// [`Overrun`]; the stream cannot be read on.
+    #[inline]
     pub fn next<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],

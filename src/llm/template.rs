@@ -21,6 +21,7 @@ pub struct Template {
 impl Template {
     /// The text of an event that differs from the remembered one in nothing else; it is a valid
     /// inside of a JSON string, in UTF-8, and may be empty.
+    #[inline]
     pub fn text<'a>(&self, data: &'a [u8]) -> Option<&'a [u8]> {
         if self.around.is_empty() {
             return None;
