@@ -9,7 +9,6 @@ use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, EXPECT, HeaderValue};
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
 use crate::clock;
 use crate::config;
@@ -79,9 +78,7 @@ impl RequestId {
         if let Some(sent) = sent {
             return (Self(sent.clone()), false);
         }
-        let mut text = Uuid::encode_buffer();
-        let text = entropy::uuid().hyphenated().encode_lower(&mut text);
-        let text = HeaderValue::from_str(text);
+        let text = HeaderValue::from_bytes(&entropy::uuid());
         let text = text.expect("hexadecimal digits may stand in a header");
         (Self(text), true)
     }
@@ -241,11 +238,17 @@ pub struct StreamRecord {
 }
 
 impl Record {
+    /// The request's id, if it is a UUID that we made.
+    pub fn own_id(&self) -> Option<&[u8; entropy::UUID_LENGTH]> {
+        let id = self.is_own_id.then(|| self.id.as_bytes());
+        id.and_then(|id| id.try_into().ok())
+    }
+
     /// Writes the line; for a stream at its end (`now`), with how it went.
     pub fn write(&self, now: Instant, stream: Option<&StreamRecord>) {
         metrics::request(self.route, self.status);
         if self.client.is_none() && stream.is_none() {
-            return log::request(|| self.line(now), &[]);
+            return log::request(&self.line(now), &[]);
         }
         let client = self.client.map(|client| client.to_string());
         let mut more = Vec::with_capacity(6);
@@ -263,22 +266,25 @@ impl Record {
             let provider = stream.provider.as_deref().map(Value::Str);
             more.extend(provider.map(|name| ("provider", name)));
         }
-        log::request(|| self.line(now), &more);
+        log::request(&self.line(now), &more);
     }
 
-    fn line(&self, now: Instant) -> log::Request {
-        let took = match now == self.started {
+    fn line(&self, now: Instant) -> log::Request<'_> {
+        let (since_epoch, took) = if now == self.started {
             // As it is for each answer that waits for nothing.
-            true => Duration::ZERO,
-            false => now.saturating_duration_since(self.started),
-        };
-        log::Request {
-            id: log::Id::new(self.id.as_bytes()),
+            (self.started_wall, Duration::ZERO)
+        } else {
+            let took = now.saturating_duration_since(self.started);
             // The wall clock may be set while a stream runs.
-            since_epoch: match took < Duration::from_secs(1) {
+            let since_epoch = match took < Duration::from_secs(1) {
                 true => self.started_wall + took,
                 false => clock::since_epoch_at(now),
-            },
+            };
+            (since_epoch, took)
+        };
+        log::Request {
+            id: self.id.as_bytes(),
+            since_epoch,
             took_tenths: u32::try_from(log::tenths(took)).unwrap_or(u32::MAX),
             method: self.method,
             route: self.route,
@@ -308,6 +314,11 @@ mod tests {
             assert_eq!((id.as_str() == sent, !is_own), (kept, kept), "{sent}");
         }
         let (new, _) = RequestId::of(&HeaderMap::new());
-        assert_eq!(Uuid::try_parse(new.as_str()).unwrap().get_version_num(), 4);
+        assert_eq!(
+            uuid::Uuid::try_parse(new.as_str())
+                .unwrap()
+                .get_version_num(),
+            4
+        );
     }
 }

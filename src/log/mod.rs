@@ -28,7 +28,7 @@ mod value;
 
 pub use render::{Line, Stamp, render, tenths};
 use request::Pattern;
-pub use request::{Id, Request};
+pub use request::Request;
 pub use value::Value;
 
 /// Bytes of one value that are written; the rest is replaced by `…`.
@@ -42,8 +42,6 @@ const GATHERED_BYTES_MAX: usize = LINE_BYTES_KEPT - LINE_BYTES_ORDINARY;
 
 /// How long lines of a busy thread may wait for more of them.
 pub const WAIT_MAX: Duration = Duration::from_millis(10);
-/// Lines of requests that wait on a thread, some 5 KiB of them.
-const REQUESTS_MAX: usize = 32;
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -139,18 +137,17 @@ pub fn info(event: &str, fields: &[Field<'_>]) {
 
 /// Logs a request and further fields; without these the line may wait for [`flush`].
 #[inline]
-pub fn request(request: impl Fn() -> Request, more: &[Field<'_>]) {
+pub fn request(request: &Request<'_>, more: &[Field<'_>]) {
     if HIDES_INFO.load(Ordering::Relaxed) {
         return;
     }
     if more.is_empty() {
-        let keep = |lines: &mut Lines| lines.keep(&request);
+        let keep = |lines: &mut Lines| lines.keep(request);
         let kept = LINES.try_with(|lines| lines.try_borrow_mut().map(|mut lines| keep(&mut lines)));
         if matches!(kept, Ok(Ok(true))) {
             return;
         }
     }
-    let request = request();
     emit(Level::Info, request.since_epoch, |line| {
         request.write(line, more)
     });
@@ -181,8 +178,6 @@ struct Lines {
     line: String,
     stamp: Stamp,
     pattern: Pattern,
-    /// Not written yet; all of them come before what is said next.
-    requests: Vec<Request>,
     /// Ordinary lines may wait for [`rest`] or [`flush`].
     is_gathering: bool,
     /// When some were last written.
@@ -198,38 +193,20 @@ thread_local! {
 impl Lines {
     /// Keeps a request's line for later, if this thread gathers.
     #[inline]
-    fn keep(&mut self, request: impl Fn() -> Request) -> bool {
+    fn keep(&mut self, request: &Request<'_>) -> bool {
         if self.is_gathering {
-            if self.requests.len() == REQUESTS_MAX {
-                self.write_requests();
-            }
-            self.requests.push(request());
-        }
-        self.is_gathering
-    }
-
-    fn write_requests(&mut self) {
-        let requests = std::mem::take(&mut self.requests);
-        let style = style();
-        for request in &requests {
             // Room for any such line, so that nothing has to grow on the way.
             self.text.reserve(LINE_BYTES_ORDINARY);
             self.pattern
-                .write(request, style, &mut self.stamp, &mut self.text);
+                .write(request, style(), &mut self.stamp, &mut self.text);
             if self.text.len() > GATHERED_BYTES_MAX {
                 self.send();
             }
         }
-        self.requests = requests;
-        self.requests.clear();
+        self.is_gathering
     }
 
     fn emit(&mut self, level: Level, now: Duration, content: impl FnOnce(&mut Line<'_>)) {
-        self.write_requests();
-        self.render(level, now, content);
-    }
-
-    fn render(&mut self, level: Level, now: Duration, content: impl FnOnce(&mut Line<'_>)) {
         self.line.clear();
         self.line.shrink_to(LINE_BYTES_ORDINARY);
         self.line.reserve(LINE_BYTES_ORDINARY);
@@ -244,12 +221,11 @@ impl Lines {
 
     fn flush(&mut self) {
         self.is_promised = false;
-        self.write_requests();
         self.send();
     }
 
     fn rest(&mut self) -> bool {
-        if self.is_promised || self.text.is_empty() && self.requests.is_empty() {
+        if self.is_promised || self.text.is_empty() {
             return false;
         }
         let is_recent = |sent_at| clock::now().saturating_duration_since(sent_at) < WAIT_MAX;
@@ -330,9 +306,9 @@ mod tests {
         assert!(!is_journal(None) && !is_journal(Some("")) && !is_journal(Some("0:0")));
     }
 
-    fn request(id: &str) -> Request {
+    fn request(id: &str) -> Request<'_> {
         Request {
-            id: Id::new(id.as_bytes()),
+            id: id.as_bytes(),
             since_epoch: Duration::from_secs(1),
             took_tenths: 13,
             method: "GET",
@@ -345,50 +321,46 @@ mod tests {
     #[test]
     fn lines_wait_while_a_thread_is_busy_and_not_while_it_is_quiet() {
         let mut lines = Lines::default();
+        assert!(!lines.keep(&request("nobody-gathers")));
         lines.is_gathering = true;
-        let waiting = |lines: &Lines| lines.text.len() + lines.requests.len();
         assert!(!lines.rest(), "nothing waits");
-        lines.keep(|| request("written-at-once"));
+        assert!(lines.keep(&request("written-at-once")));
         assert!(!lines.rest(), "the first ones do not wait");
-        assert_eq!(waiting(&lines), 0);
+        assert!(lines.text.is_empty());
         lines.sent_at = Some(clock::now() + Duration::from_secs(60)); // however slow this test is
-        lines.keep(|| request("waits-for-others"));
+        lines.keep(&request("waits-for-others"));
         assert!(lines.rest(), "somebody must flush them");
-        lines.keep(|| request("one-of-the-others"));
+        lines.keep(&request("one-of-the-others"));
         assert!(!lines.rest(), "somebody will");
-        assert_eq!(waiting(&lines), 2);
+        let text = String::from_utf8(lines.text.clone()).unwrap();
+        assert_eq!(text.matches('\n').count(), 2, "{text}");
         lines.flush();
-        assert_eq!(waiting(&lines), 0);
-        lines.keep(|| request("after-a-quiet-while"));
+        assert!(lines.text.is_empty());
+        lines.keep(&request("after-a-quiet-while"));
         lines.sent_at = Some(clock::now() - WAIT_MAX);
         assert!(!lines.rest());
-        assert_eq!(waiting(&lines), 0);
+        assert!(lines.text.is_empty());
     }
 
     #[test]
-    fn requests_keep_their_place_among_the_lines() {
+    fn lines_of_requests_and_others_stand_in_their_order_and_have_their_room() {
         let mut lines = Lines::default();
         lines.is_gathering = true;
-        let text = |lines: &Lines| String::from_utf8(lines.text.clone()).unwrap();
-        let said = |lines: &Lines| text(lines).matches('\n').count();
-        for n in 0..REQUESTS_MAX {
-            assert!(lines.keep(|| request(&format!("request-{n:02}"))));
-        }
-        assert_eq!(said(&lines), 0, "they wait");
+        lines.keep(&request("abc-1_DEF"));
         lines.emit(Level::Info, Duration::from_secs(2), |line| {
             line.event(Level::Info, "other", &[]);
         });
-        assert_eq!(lines.requests.len(), 0);
-        // What was more than fits has been sent.
-        assert!(text(&lines).ends_with("level=info event=other\n"));
-        lines.send();
-        lines.keep(|| request("abc-1_DEF"));
-        lines.write_requests();
         assert_eq!(
-            text(&lines),
+            str::from_utf8(&lines.text).unwrap(),
             "ts=1970-01-01T00:00:01.000Z level=info event=request id=abc-1_DEF method=GET \
-             route=/test status=200 ms=1.3 worker=1\n"
+             route=/test status=200 ms=1.3 worker=1\n\
+             ts=1970-01-01T00:00:02.000Z level=info event=other\n"
         );
+        for _ in 0..100 {
+            lines.keep(&request(&"x".repeat(64)));
+            assert!(lines.text.len() <= GATHERED_BYTES_MAX, "more is sent");
+        }
+        assert!(lines.text.capacity() <= LINE_BYTES_KEPT + LINE_BYTES_ORDINARY);
         lines.text.clear();
     }
 }

@@ -1,21 +1,17 @@
-//! The line of a request. It comes with every request, so a core keeps it as it is until it has
-//! nothing else to do, and then writes all of them in one go: what writes a line has left the
-//! processor's caches between two requests, and is there for all but the first of a row.
+//! The line of a request. It comes with every request, so a core does not write it in words each time, but
+//! keeps the last one and puts into it what differs.
 
-use std::ptr;
 use std::time::Duration;
+use std::{mem, ptr};
 
 use super::render::{Line, Stamp, begin, end};
 use super::{Field, Format, Level, Style};
 
-/// Longest id of a request in bytes.
-const ID_BYTES_MAX: usize = 64;
-
 /// What is said of a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
-    /// What it is called.
-    pub id: Id,
+pub struct Request<'a> {
+    /// What it is called: ASCII that needs no escapes.
+    pub id: &'a [u8],
     /// When its answer was known, since the epoch.
     pub since_epoch: Duration,
     /// How long that took, in tenths of a millisecond; up to five days.
@@ -30,38 +26,7 @@ pub struct Request {
     pub worker: u16,
 }
 
-/// It is handed on several times for each request; what is longer is moved by a call.
-const _: () = assert!(size_of::<Request>() <= 128);
-
-/// A request's id, which needs no escapes.
-#[derive(Debug, Clone, Copy)]
-pub struct Id {
-    bytes: [u8; ID_BYTES_MAX],
-    len: u8,
-}
-
-impl Id {
-    /// Keeps [`ID_BYTES_MAX`] bytes, all of them ASCII.
-    pub fn new(id: &[u8]) -> Self {
-        let id = &id[..id.len().min(ID_BYTES_MAX)];
-        let mut bytes = [0; ID_BYTES_MAX];
-        bytes[..id.len()].copy_from_slice(id);
-        Self {
-            bytes,
-            len: id.len() as u8,
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
-
-    fn text(&self) -> &str {
-        str::from_utf8(self.bytes()).unwrap_or_default()
-    }
-}
-
-impl Request {
+impl Request<'_> {
     /// Writes the line's fields, and further ones.
     pub(super) fn write(&self, line: &mut Line<'_>, more: &[Field<'_>]) {
         self.write_start(line);
@@ -92,7 +57,7 @@ impl Request {
         };
         line.raw(id);
         let id_at = line.position() + quote.len();
-        line.word(self.id.text());
+        line.word(str::from_utf8(self.id).unwrap_or_default());
         line.raw(method);
         line.word(self.method);
         line.raw(route);
@@ -116,79 +81,100 @@ impl Request {
 /// another, as most do. Putting these into their places costs a fifth of writing all of it.
 #[derive(Debug, Default)]
 pub(super) struct Pattern {
-    /// The request that it was made from, and how.
-    of: Option<(Request, Style)>,
-    /// All before how long it took.
-    start: String,
+    /// What it was made for.
+    kind: Option<Kind>,
+    /// The line, for a request that took less than 10 ms.
+    line: Vec<u8>,
     /// Where the time of day has its milliseconds; the journal has none.
     millis_at: Option<usize>,
     id_at: usize,
-    /// All behind how long it took.
-    end: String,
+    /// Where it says how long that took: `0.0`.
+    took_at: usize,
+}
+
+/// What lines of one pattern have in common.
+#[derive(Debug)]
+struct Kind {
+    second: u64,
+    id_len: usize,
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+    worker: u16,
+    style: Style,
+}
+
+impl Kind {
+    fn of(request: &Request<'_>, style: Style) -> Self {
+        Self {
+            second: request.since_epoch.as_secs(),
+            id_len: request.id.len(),
+            method: request.method,
+            route: request.route,
+            status: request.status,
+            worker: request.worker,
+            style,
+        }
+    }
+
+    fn is_as(&self, other: &Self) -> bool {
+        self.second == other.second
+            && self.id_len == other.id_len
+            // Words of our own, each in one place; from another place the pattern is made anew.
+            && ptr::eq(self.method, other.method)
+            && ptr::eq(self.route, other.route)
+            && (self.status, self.worker) == (other.status, other.worker)
+            && self.style == other.style
+    }
 }
 
 impl Pattern {
     /// Appends a request's line.
     pub(super) fn write(
         &mut self,
-        request: &Request,
+        request: &Request<'_>,
         style: Style,
         stamp: &mut Stamp,
         out: &mut Vec<u8>,
     ) {
-        if !self.fits(request, style) {
+        let kind = Kind::of(request, style);
+        if !self.kind.as_ref().is_some_and(|known| known.is_as(&kind)) {
             self.make(request, style, stamp);
+            self.kind = Some(kind);
         }
-        let line_at = out.len();
-        out.extend_from_slice(self.start.as_bytes());
-        let line = &mut out[line_at..];
         if let Some(at) = self.millis_at {
             let millis = request.since_epoch.subsec_millis();
             let digits = [millis / 100, millis / 10 % 10, millis % 10];
-            line[at..at + 3].copy_from_slice(&digits.map(|digit| b'0' + digit as u8));
+            self.line[at..at + 3].copy_from_slice(&digits.map(|digit| b'0' + digit as u8));
         }
-        let id = request.id.bytes();
-        line[self.id_at..self.id_at + id.len()].copy_from_slice(id);
-        let tenth = b'0' + (request.took_tenths % 10) as u8;
-        match request.took_tenths / 10 {
-            millis @ 0..10 => out.extend_from_slice(&[b'0' + millis as u8, b'.', tenth]),
-            millis => {
-                out.extend_from_slice(itoa::Buffer::new().format(millis).as_bytes());
-                out.extend_from_slice(&[b'.', tenth]);
-            }
+        self.line[self.id_at..self.id_at + request.id.len()].copy_from_slice(request.id);
+        let (millis, tenth) = (request.took_tenths / 10, request.took_tenths % 10);
+        let took = &mut self.line[self.took_at..];
+        took[2] = b'0' + tenth as u8;
+        if millis < 10 {
+            took[0] = b'0' + millis as u8;
+            out.extend_from_slice(&self.line);
+        } else {
+            let (before, took) = self.line.split_at(self.took_at);
+            out.extend_from_slice(before);
+            out.extend_from_slice(itoa::Buffer::new().format(millis).as_bytes());
+            out.extend_from_slice(&took[1..]);
         }
-        out.extend_from_slice(self.end.as_bytes());
     }
 
-    fn fits(&self, request: &Request, style: Style) -> bool {
-        self.of.as_ref().is_some_and(|(of, was)| {
-            of.since_epoch.as_secs() == request.since_epoch.as_secs()
-                && of.id.len == request.id.len
-                // Words of our own, each in one place; from another place it is made anew.
-                && ptr::eq(of.method, request.method)
-                && ptr::eq(of.route, request.route)
-                && (of.status, of.worker) == (request.status, request.worker)
-                && *was == style
-        })
-    }
-
-    fn make(&mut self, request: &Request, style: Style, stamp: &mut Stamp) {
-        self.start.clear();
-        begin(
-            &mut self.start,
-            stamp,
-            style,
-            request.since_epoch,
-            Level::Info,
-        );
+    fn make(&mut self, request: &Request<'_>, style: Style, stamp: &mut Stamp) {
+        let mut line = String::from_utf8(mem::take(&mut self.line)).unwrap_or_default();
+        line.clear();
+        begin(&mut line, stamp, style, request.since_epoch, Level::Info);
         // Before the time zone, which is the only `Z` so far.
-        self.millis_at = self.start.rfind('Z').map(|zone_at| zone_at - 3);
-        let mut line = Line::new(&mut self.start, style.format);
-        self.id_at = request.write_start(&mut line);
-        self.end.clear();
-        request.write_end(&mut Line::new(&mut self.end, style.format));
-        self.end.push_str(end(style));
-        self.of = Some((*request, style));
+        self.millis_at = line.rfind('Z').map(|zone_at| zone_at - 3);
+        let mut fields = Line::new(&mut line, style.format);
+        self.id_at = request.write_start(&mut fields);
+        self.took_at = fields.position();
+        fields.tenths(0);
+        request.write_end(&mut fields);
+        line.push_str(end(style));
+        self.line = line.into_bytes();
     }
 }
 
@@ -199,7 +185,14 @@ mod tests {
     use super::super::render::render;
     use super::*;
 
-    fn requests() -> impl Strategy<Value = Vec<Request>> {
+    type Said = (
+        (&'static str, &'static str, u16),
+        (u64, u32, u32),
+        String,
+        u16,
+    );
+
+    fn requests() -> impl Strategy<Value = Vec<Said>> {
         let words = (
             proptest::sample::select(&["GET", "POST"][..]),
             proptest::sample::select(&["/test", "/auth/me", "-"][..]),
@@ -208,17 +201,6 @@ mod tests {
         // Often the same second and length, as in life.
         let times = (0_u64..2, 0_u32..1_000_000_000, 0_u32..100_000);
         let request = (words, times, "[a-zA-Z0-9_-]{8,10}", 0_u16..2);
-        let request = request.prop_map(
-            |((method, route, status), (second, nanos, took_tenths), id, worker)| Request {
-                id: Id::new(id.as_bytes()),
-                since_epoch: Duration::new(1_752_421_640 + second, nanos),
-                took_tenths,
-                method,
-                route,
-                status,
-                worker,
-            },
-        );
         proptest::collection::vec(request, 1..20)
     }
 
@@ -230,7 +212,16 @@ mod tests {
                     let style = Style { format, journal };
                     let (mut pattern, mut by_pattern) = (Pattern::default(), Vec::new());
                     let (mut stamp, mut written) = (Stamp::default(), String::new());
-                    for request in &requests {
+                    for ((method, route, status), (second, nanos, took_tenths), id, worker) in &requests {
+                        let request = &Request {
+                            id: id.as_bytes(),
+                            since_epoch: Duration::new(1_752_421_640 + second, *nanos),
+                            took_tenths: *took_tenths,
+                            method,
+                            route,
+                            status: *status,
+                            worker: *worker,
+                        };
                         pattern.write(request, style, &mut stamp, &mut by_pattern);
                         let at = request.since_epoch;
                         render(&mut written, &mut stamp, style, at, Level::Info, |line| {
