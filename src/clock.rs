@@ -60,6 +60,41 @@ pub fn since_epoch_at(now: Instant) -> Duration {
     wall
 }
 
+/// Connections that may be polled before [`turn`] asks the clocks again; some hundred microseconds.
+const TURN_POLLS: u32 = 32;
+
+thread_local! {
+    static TURN_BEGAN: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+    static TURN_POLLS_LEFT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// When this core woke up to what has come in, or a little later: monotonic, and on the wall since 1970-01-01
+/// UTC. Requests that came in together came at that time, so the clocks are asked once for all of them, which
+/// is a good part of what the shortest request costs. Only for a thread that calls [`end_turn`] and
+/// [`count_poll`].
+pub fn turn() -> (Instant, Duration) {
+    if TURN_POLLS_LEFT.get() > 0
+        && let Some(began) = TURN_BEGAN.get()
+    {
+        return began;
+    }
+    let now = now();
+    let began = (now, since_epoch_at(now));
+    TURN_BEGAN.set(Some(began));
+    TURN_POLLS_LEFT.set(TURN_POLLS);
+    began
+}
+
+/// This core is about to sleep: the next [`turn`] asks the clocks.
+pub fn end_turn() {
+    TURN_POLLS_LEFT.set(0);
+}
+
+/// A connection is being polled. A busy core may never sleep, so its turns end after some of these, too.
+pub fn count_poll() {
+    TURN_POLLS_LEFT.set(TURN_POLLS_LEFT.get().saturating_sub(1));
+}
+
 /// Wall time since 1970-01-01 UTC; zero if the clock stands before it.
 pub fn since_epoch() -> Duration {
     wall().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -111,6 +146,28 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_ends_when_the_core_sleeps_or_has_polled_some_connections() {
+        let pass = || tokio::time::advance(Duration::from_secs(2));
+        let (first, _) = turn();
+        assert_eq!(first, now());
+        pass().await;
+        count_poll();
+        assert_eq!(turn().0, first, "the same turn");
+        end_turn();
+        let (second, _) = turn();
+        assert_eq!(second, now());
+        pass().await;
+        for _ in 1..TURN_POLLS {
+            count_poll();
+        }
+        assert_eq!(turn().0, second);
+        count_poll();
+        let (third, wall) = turn();
+        assert_eq!(third, now());
+        assert!(since_epoch().abs_diff(wall) < Duration::from_secs(60));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_fires_at_the_deadline_that_was_named_last() {

@@ -24,52 +24,60 @@ use crate::store;
 
 /// An endpoint's answer: at once, or after waiting for a body, a store or a provider.
 enum Answer {
-    Now(Result<Reply, Error>),
+    Now(Reply),
     Later(Pin<Box<dyn Future<Output = Result<Reply, Error>>>>),
 }
 
 /// The whole API.
-fn answer(app: &Rc<App>, found: Option<Found>, record: &Record, asked: Asked<'_>) -> Answer {
+fn answer(
+    app: &Rc<App>,
+    found: Option<Found>,
+    style: Style,
+    record: &Record,
+    came: Came<'_>,
+    whole: Whole,
+) -> Answer {
     let Some(found) = found else {
-        return refuse(asked, Error::NotFound);
+        return refuse(whole, Error::NotFound, style);
     };
     let patience = app.shared.config.store.request_max;
-    let request = |asked: Asked<'_>| asked.into_request(record, found);
+    let request = |whole| came.request(whole, found, record);
+    let lend = || app.out.lend();
     let app = || Rc::clone(app);
-    match (asked.verb(), found.endpoint.route) {
-        (Verb::Read, Route::Test) => Answer::Now(Ok(status::test(app().out.lend(), record))),
-        (Verb::Read, Route::Openapi) => Answer::Now(Ok(status::openapi())),
+    match (verb(whole.method()), found.endpoint.route) {
+        (Verb::Read, Route::Test) => Answer::Now(status::test(lend(), record)),
+        (Verb::Read, Route::Openapi) => Answer::Now(status::openapi()),
         (Verb::Read, Route::Healthz) => later(patience, status::healthz(app())),
-        (Verb::Post, Route::Chat) => later(patience, chat::ask(app(), request(asked))),
-        (Verb::Post, Route::Reset) => later(patience, chat::reset(app(), request(asked))),
-        (Verb::Post, Route::Register) => later(patience, account::register(app(), request(asked))),
-        (Verb::Post, Route::Login) => later(patience, session::login(app(), request(asked))),
-        (Verb::Post, Route::Logout) => later(patience, session::logout(app(), request(asked))),
-        (Verb::Read, Route::Me) => later(patience, account::me(app(), request(asked))),
-        (Verb::Patch, Route::Me) => later(patience, account::update(app(), request(asked))),
-        (Verb::Delete, Route::Me) => later(patience, account::delete(app(), request(asked))),
-        (Verb::Read, Route::Export) => later(patience, account::export(app(), request(asked))),
-        (Verb::Post, Route::Forgot) => later(patience, password::forgot(app(), request(asked))),
+        (Verb::Post, Route::Chat) => later(patience, chat::ask(app(), request(whole))),
+        (Verb::Post, Route::Reset) => later(patience, chat::reset(app(), request(whole))),
+        (Verb::Post, Route::Register) => later(patience, account::register(app(), request(whole))),
+        (Verb::Post, Route::Login) => later(patience, session::login(app(), request(whole))),
+        (Verb::Post, Route::Logout) => later(patience, session::logout(app(), request(whole))),
+        (Verb::Read, Route::Me) => later(patience, account::me(app(), request(whole))),
+        (Verb::Patch, Route::Me) => later(patience, account::update(app(), request(whole))),
+        (Verb::Delete, Route::Me) => later(patience, account::delete(app(), request(whole))),
+        (Verb::Read, Route::Export) => later(patience, account::export(app(), request(whole))),
+        (Verb::Post, Route::Forgot) => later(patience, password::forgot(app(), request(whole))),
         (Verb::Post, Route::PasswordReset) => {
-            later(patience, password::reset(app(), request(asked)))
+            later(patience, password::reset(app(), request(whole)))
         }
-        (Verb::Post, Route::Change) => later(patience, password::change(app(), request(asked))),
-        (Verb::Read, Route::Sessions) => later(patience, session::list(app(), request(asked))),
-        (Verb::Delete, Route::Session) => later(patience, session::end(app(), request(asked))),
+        (Verb::Post, Route::Change) => later(patience, password::change(app(), request(whole))),
+        (Verb::Read, Route::Sessions) => later(patience, session::list(app(), request(whole))),
+        (Verb::Delete, Route::Session) => later(patience, session::end(app(), request(whole))),
         (Verb::Post, Route::RevokeOthers) => {
-            later(patience, session::revoke_others(app(), request(asked)))
+            later(patience, session::revoke_others(app(), request(whole)))
         }
-        (Verb::Options, _) => Answer::Now(Ok(Reply::options(found.endpoint.allow))),
-        _ => refuse(asked, Error::MethodNotAllowed(found.endpoint.allow)),
+        (Verb::Options, _) => Answer::Now(Reply::options(found.endpoint.allow)),
+        _ => refuse(whole, Error::MethodNotAllowed(found.endpoint.allow), style),
     }
 }
 
 /// Answers with an error, after the body: a proxy that is still sending one would report that the
 /// server has failed.
-fn refuse(asked: Asked<'_>, error: Error) -> Answer {
-    let (head, mut body) = asked.whole.into_parts();
+fn refuse(whole: Whole, error: Error, style: Style) -> Answer {
+    let (head, mut body) = whole.into_parts();
     if body.is_end_stream() {
-        return Answer::Now(Err(error));
+        return Answer::Now(Reply::error(&error, style));
     }
     Answer::Later(Box::pin(async move {
         discard(&head.headers, &mut body).await;
@@ -215,28 +223,31 @@ impl Found {
     }
 }
 
-/// A request as it came, and the connection it came on. It stays whole until a handler wants its
-/// parts: most are large, and `/test` is answered without them.
-struct Asked<'a> {
-    peer: Address,
-    wire: &'a Rc<Wire>,
-    whole: hyper::Request<Incoming>,
+/// A request as it came. It stays whole until a handler wants its parts: most are large, and `/test` is
+/// answered without them.
+type Whole = hyper::Request<Incoming>;
+
+fn verb(method: &Method) -> Verb {
+    match *method {
+        Method::GET | Method::HEAD => Verb::Read,
+        Method::POST => Verb::Post,
+        Method::PATCH => Verb::Patch,
+        Method::DELETE => Verb::Delete,
+        Method::OPTIONS => Verb::Options,
+        _ => Verb::Other,
+    }
 }
 
-impl Asked<'_> {
-    fn verb(&self) -> Verb {
-        match *self.whole.method() {
-            Method::GET | Method::HEAD => Verb::Read,
-            Method::POST => Verb::Post,
-            Method::PATCH => Verb::Patch,
-            Method::DELETE => Verb::Delete,
-            Method::OPTIONS => Verb::Options,
-            _ => Verb::Other,
-        }
-    }
+/// The connection that a request came on.
+#[derive(Debug, Clone, Copy)]
+struct Came<'a> {
+    peer: Address,
+    wire: &'a Rc<Wire>,
+}
 
-    fn into_request(self, record: &Record, found: Found) -> Request {
-        let (head, body) = self.whole.into_parts();
+impl Came<'_> {
+    fn request(self, whole: Whole, found: Found, record: &Record) -> Request {
+        let (head, body) = whole.into_parts();
         Request {
             segment: head.uri.path()[found.segment_at..].to_owned(),
             headers: head.headers,
@@ -261,13 +272,8 @@ fn style(endpoint: Option<&Endpoint>, path: &str, prefix: &str) -> Style {
 }
 
 /// Serves one request.
-pub fn serve(
-    app: &Rc<App>,
-    wire: &Rc<Wire>,
-    peer: Address,
-    whole: hyper::Request<Incoming>,
-) -> Serving {
-    let started = clock::now();
+pub fn serve(app: &Rc<App>, wire: &Rc<Wire>, peer: Address, whole: Whole) -> Serving {
+    let (started, started_wall) = clock::turn();
     let busy = wire.begin();
     let front = &app.front;
     let path = whole.uri().path();
@@ -283,16 +289,16 @@ pub fn serve(
         status: 0,
         worker: front.worker,
         started,
-        started_wall: clock::since_epoch_at(started),
+        started_wall,
         client: front
             .logs_client
             .then(|| address::client(&app.shared.config.server, peer, whole.headers())),
     };
     let origins = &app.shared.config.server.origins;
     let answer = if origin::is_cross_site(whole.method(), whole.headers(), origins) {
-        refuse(Asked { peer, wire, whole }, Error::CrossSite)
+        refuse(whole, Error::CrossSite, style)
     } else {
-        answer(app, found, &record, Asked { peer, wire, whole })
+        answer(app, found, style, &record, Came { peer, wire }, whole)
     };
     let call = Call {
         record,
@@ -302,10 +308,15 @@ pub fn serve(
     };
     match answer {
         // Nothing was waited for, so the clock need not be asked again.
-        Answer::Now(result) => Serving::Now(Some(call.finish(result, started))),
+        Answer::Now(mut reply) => {
+            call.finish(&mut reply, started);
+            Serving::Now(Some(reply))
+        }
         Answer::Later(answer) => Serving::Later(Box::pin(async {
             let result = answer.await;
-            call.finish(result, clock::now())
+            let mut reply = result.unwrap_or_else(|error| Reply::error(&error, call.style));
+            call.finish(&mut reply, clock::now());
+            reply
         })),
     }
 }
@@ -320,12 +331,11 @@ struct Call {
 }
 
 impl Call {
-    fn finish(self, result: Result<Reply, Error>, now: Instant) -> Response<Body> {
-        let mut reply = result.unwrap_or_else(|error| Reply::error(&error, self.style));
+    fn finish(self, reply: &mut Reply, now: Instant) {
         if self.is_last {
-            reply = reply.closing();
+            reply.close();
         }
-        reply.finish(self.style, self.busy, self.record, now)
+        reply.finish(self.style, self.busy, self.record, now);
     }
 }
 
@@ -333,9 +343,9 @@ impl Call {
 /// the connection lives.
 pub enum Serving {
     /// The response is there.
-    Now(Option<Response<Body>>),
+    Now(Option<Reply>),
     /// It will come.
-    Later(Pin<Box<dyn Future<Output = Response<Body>>>>),
+    Later(Pin<Box<dyn Future<Output = Reply>>>),
 }
 
 impl Future for Serving {
@@ -343,11 +353,14 @@ impl Future for Serving {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Now(response) => {
-                let response = response.take().expect("hyper polls once to the end");
-                Poll::Ready(Ok(response))
+            Self::Now(reply) => {
+                let reply = reply.take().expect("hyper polls once to the end");
+                Poll::Ready(Ok(reply.into_response()))
             }
-            Self::Later(response) => response.as_mut().poll(cx).map(Ok),
+            Self::Later(reply) => {
+                let reply = reply.as_mut().poll(cx);
+                reply.map(|reply| Ok(reply.into_response()))
+            }
         }
     }
 }

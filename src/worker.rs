@@ -16,7 +16,7 @@ use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use crate::app::{App, Front, Phase, Shared};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::hasher::Hasher;
 use crate::http::address::Address;
 use crate::http::body::Scratch;
@@ -113,6 +113,7 @@ pub fn run(setup: Setup) -> Result<(), String> {
     let lines_wait = Arc::new(Notify::new());
     let waiting = Arc::clone(&lines_wait);
     let rest = move || {
+        clock::end_turn();
         if log::rest() {
             waiting.notify_one();
         }
@@ -318,6 +319,7 @@ async fn connection(app: Rc<App>, socket: Socket, peer: Address, permit: Permit,
     let mut phase = Phase::Running;
     let mut is_registered = false;
     poll_fn(|cx| {
+        clock::count_poll();
         if !is_registered {
             lives.register(cx.waker());
             is_registered = true;

@@ -20,7 +20,10 @@ use crate::metrics;
 #[derive(Debug)]
 pub struct Chunk {
     bytes: Bytes,
+    /// How many have been taken.
     at: usize,
+    /// How many there were. hyper asks for it several times.
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -31,34 +34,31 @@ enum Bytes {
 }
 
 impl Chunk {
+    fn new(bytes: Bytes, len: usize) -> Self {
+        Self { bytes, at: 0, len }
+    }
+
     /// Bytes that are part of the program.
     pub fn fixed(bytes: &'static [u8]) -> Self {
-        Self {
-            bytes: Bytes::Static(bytes),
-            at: 0,
-        }
+        Self::new(Bytes::Static(bytes), bytes.len())
     }
 
     /// Bytes written for this one answer.
     pub fn owned(bytes: Vec<u8>) -> Self {
-        Self {
-            bytes: Bytes::Owned(bytes),
-            at: 0,
-        }
+        let len = bytes.len();
+        Self::new(Bytes::Owned(bytes), len)
     }
 
     /// The core's own buffer, which goes back when the chunk is dropped.
     pub fn lent(bytes: Lent) -> Self {
-        Self {
-            bytes: Bytes::Lent(bytes),
-            at: 0,
-        }
+        let len = bytes.bytes.len();
+        Self::new(Bytes::Lent(bytes), len)
     }
 
     /// Takes the next piece off bytes that are part of the program and too long for hyper's buffer.
     fn split(&mut self) -> Option<Self> {
         match self.bytes {
-            Bytes::Static(bytes) if bytes.len() - self.at > PIECE_BYTES_MAX => {
+            Bytes::Static(bytes) if self.remaining() > PIECE_BYTES_MAX => {
                 let at = self.at;
                 self.at += PIECE_BYTES_MAX;
                 Some(Self::fixed(&bytes[at..self.at]))
@@ -66,23 +66,20 @@ impl Chunk {
             _ => None,
         }
     }
-
-    fn all(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Static(bytes) => bytes,
-            Bytes::Owned(bytes) => bytes,
-            Bytes::Lent(bytes) => &bytes.bytes,
-        }
-    }
 }
 
 impl Buf for Chunk {
     fn remaining(&self) -> usize {
-        self.all().len() - self.at
+        self.len - self.at
     }
 
     fn chunk(&self) -> &[u8] {
-        &self.all()[self.at..]
+        let all = match &self.bytes {
+            Bytes::Static(bytes) => bytes,
+            Bytes::Owned(bytes) => &bytes[..],
+            Bytes::Lent(bytes) => &bytes.bytes,
+        };
+        &all[self.at..]
     }
 
     fn advance(&mut self, n: usize) {

@@ -142,20 +142,13 @@ impl Reply {
     }
 
     /// Says that the connection ends with this response (RFC 9112, 9.6).
-    pub fn closing(mut self) -> Self {
+    pub fn close(&mut self) {
         let headers = self.0.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        self
     }
 
     /// Adds what every response carries, and ties its body to its connection and its log line.
-    pub fn finish(
-        mut self,
-        style: Style,
-        busy: Busy,
-        mut record: Record,
-        now: Instant,
-    ) -> Response<Body> {
+    pub fn finish(&mut self, style: Style, busy: Busy, mut record: Record, now: Instant) {
         record.status = self.0.status().as_u16();
         let id = self.0.body_mut().attach(busy, record, now);
         let headers = self.0.headers_mut();
@@ -169,6 +162,10 @@ impl Reply {
                 HeaderValue::from_static("strict-origin-when-cross-origin"),
             );
         }
+    }
+
+    /// As hyper sends it.
+    pub fn into_response(self) -> Response<Body> {
         self.0
     }
 }
