@@ -13,6 +13,8 @@ pub mod worker;
 pub mod scrape;
 
 // HTTP: name the handler; HTTP in, HTTP out.
+pub mod connection;
+
 pub mod router;
 
 pub mod handlers;

@@ -9,9 +9,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -20,12 +17,14 @@ use tokio::time::timeout;
 use crate::app::Shared;
 use crate::budget::{self, Budget};
 use crate::clock;
+use crate::connection;
 use crate::hasher::Hasher;
 use crate::http::reply;
+use crate::http::wire::Busy;
 use crate::log::{self, Value};
 use crate::memory;
 use crate::metrics::{Cause, Core, ENDS, ROUTES_MAX, STATUSES, Store};
-use crate::router;
+use crate::router::{self, Serving};
 use crate::upstream;
 
 mod text;
@@ -158,7 +157,7 @@ fn run(
                         tokio::task::spawn_local(async move {
                             // Who is slower than that asks again.
                             let _: Result<(), _> =
-                                timeout(CONNECTION_TIMEOUT, serve(socket, &sources)).await;
+                                timeout(CONNECTION_TIMEOUT, serve(socket, sources)).await;
                             drop(place);
                         });
                     }
@@ -174,22 +173,18 @@ fn run(
     })
 }
 
-async fn serve(socket: TcpStream, sources: &Sources) {
-    let answer = |request: hyper::Request<Incoming>| async move {
+async fn serve(socket: TcpStream, sources: Arc<Sources>) {
+    let answer = move |request: hyper::Request<Incoming>, _: Busy| {
         let known = request.uri().path() == "/metrics";
-        Ok::<_, std::convert::Infallible>(match (known, request.method().as_str()) {
-            (true, "GET" | "HEAD") => reply::metrics(text(sources)),
+        let reply = match (known, request.method().as_str()) {
+            (true, "GET" | "HEAD") => reply::metrics(text(&sources)),
             (true, _) => reply::metrics_refused(Some("GET, HEAD")),
             (false, _) => reply::metrics_refused(None),
-        })
+        };
+        Serving::Now(Some(reply))
     };
-    let served = http1::Builder::new()
-        .keep_alive(false)
-        .max_buf_size(8192)
-        .serve_connection(TokioIo::new(socket), service_fn(answer))
-        .await;
     // How it ended says nothing that matters to anybody.
-    drop(served);
+    drop(connection::serve_other(socket, CONNECTION_TIMEOUT, answer).await);
 }
 
 /// Everything, as of now.

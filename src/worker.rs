@@ -8,15 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use crate::app::{App, Front, Phase, Shared};
 use crate::clock::{self, Clock};
+use crate::connection::{self, Service};
 use crate::hasher::Hasher;
 use crate::http::address::Address;
 use crate::http::body::Scratch;
@@ -26,7 +24,6 @@ use crate::log;
 use crate::mail::Sender;
 use crate::memory;
 use crate::metrics;
-use crate::router;
 use crate::saver::{SAVE_TIMEOUT, Saver};
 use crate::store::Stores;
 use crate::upstream::{self, Upstream};
@@ -40,8 +37,6 @@ use accept::{accept_own, accept_shared, take_dealt};
 use beside::{check_models, log_memory};
 use live::{Live, Lives};
 
-/// hyper's smallest write buffer; it also bounds a request's head.
-const BUFFER_BYTES: usize = 8192;
 /// How long memory of connections that have ended may stay with the allocator.
 const COLLECT_PAUSE: Duration = Duration::from_secs(10);
 /// After the drain time: enough to store the turns and send the last lines.
@@ -308,14 +303,12 @@ async fn connection(app: Rc<App>, socket: Socket, peer: Address, permit: Permit,
     let wire = Wire::new();
     let stalled = Arc::clone(&app.shared.pools.stalled);
     let io = ClientIo::new(socket, Rc::clone(&wire), timeouts, stalled);
-    let service = service_fn(|request| router::serve(&app, &wire, peer, request));
-    let mut connection = pin!(
-        http1::Builder::new()
-            .max_buf_size(BUFFER_BYTES)
-            .writev(false)
-            .header_read_timeout(None)
-            .serve_connection(TokioIo::new(io), service)
-    );
+    let service = Service::Api {
+        app: Rc::clone(&app),
+        wire,
+        peer,
+    };
+    let mut connection = pin!(connection::serve(io, service));
     let mut phase = Phase::Running;
     let mut is_registered = false;
     poll_fn(|cx| {

@@ -4,32 +4,34 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::Request;
+use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 use tokio::time::{Interval, interval};
 
+use crate::connection;
 use crate::demo::script;
+use crate::http::body::{Broken, Chunk, Source};
+use crate::http::reply::Reply;
+use crate::http::wire::Busy;
 use crate::log::{self, Value};
+use crate::router::Serving;
 
 /// One word, or one Chinese character, each time.
 const PACE: Duration = Duration::from_millis(35);
 /// Longest request that is read.
 const REQUEST_BYTES_MAX: usize = 512 * 1024;
+
+/// The only client is this process's own.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The name of the simulated model.
 pub const MODEL: &str = "simulation";
@@ -67,9 +69,7 @@ async fn serve(listener: std::net::TcpListener) -> std::io::Result<Infallible> {
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
-        let serve =
-            http1::Builder::new().serve_connection(TokioIo::new(socket), service_fn(answer));
-        spawn_local(serve);
+        spawn_local(connection::serve_other(socket, CLIENT_TIMEOUT, answer));
     }
 }
 
@@ -78,46 +78,32 @@ struct Ask {
     messages: Vec<script::Message>,
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Events>, Infallible> {
+fn answer(request: Request<Incoming>, busy: Busy) -> Serving {
     if request.uri().path().ends_with("/models") {
         let models = json!({"object": "list", "data": [{"id": MODEL, "object": "model"}]});
-        return Ok(response(
-            "application/json",
-            Events::whole(models.to_string()),
-        ));
+        return Serving::Now(Some(Reply::ok(models.to_string())));
     }
-    let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX)
-        .collect()
-        .await;
-    let body = body.map(|b| b.to_bytes()).unwrap_or_default();
-    let messages = serde_json::from_slice::<Ask>(&body).map(|ask| ask.messages);
-    let text = script::answer(&messages.unwrap_or_default());
-    Ok(response("text/event-stream", Events::of(&text)))
-}
-
-fn response(content_type: &'static str, events: Events) -> Response<Events> {
-    let mut response = Response::new(events);
-    let content_type = HeaderValue::from_static(content_type);
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
+    Serving::Later(Box::pin(async move {
+        let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX)
+            .collect()
+            .await;
+        let body = body.map(|b| b.to_bytes()).unwrap_or_default();
+        let messages = serde_json::from_slice::<Ask>(&body).map(|ask| ask.messages);
+        let text = script::answer(&messages.unwrap_or_default());
+        Reply::events(Events::of(&text, busy))
+    }))
 }
 
 /// Events that leave one by one.
 struct Events {
     left: VecDeque<String>,
     pace: Interval,
+    _busy: Busy,
 }
 
 impl Events {
-    fn whole(text: String) -> Self {
-        Self {
-            left: VecDeque::from([text]),
-            pace: interval(PACE),
-        }
-    }
-
     /// The chunks of a completion: role, words, finish reason, end mark.
-    fn of(text: &str) -> Self {
+    fn of(text: &str, busy: Busy) -> Self {
         let event = |delta: serde_json::Value, finish: Option<&str>| {
             let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
             let chunk =
@@ -131,23 +117,18 @@ impl Events {
         Self {
             left,
             pace: interval(PACE),
+            _busy: busy,
         }
     }
 }
 
-impl Body for Events {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+impl Source for Events {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Broken>>> {
         if self.left.is_empty() {
             return Poll::Ready(None);
         }
         ready!(self.pace.poll_tick(cx));
         let next = self.left.pop_front();
-        Poll::Ready(next.map(|event| Ok(Frame::data(event.into()))))
+        Poll::Ready(next.map(|event| Ok(Chunk::owned(event.into_bytes()))))
     }
 }

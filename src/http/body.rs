@@ -143,8 +143,10 @@ pub trait Source {
     /// The next bytes, the end, or an end that the client must notice.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Broken>>>;
 
-    /// How it went, for the log line that is written when the stream is dropped.
-    fn report(&self) -> StreamRecord;
+    /// How it went, for the log line that is written when the stream is dropped, if one is.
+    fn report(&self) -> StreamRecord {
+        StreamRecord::default()
+    }
 }
 
 /// The body of every response. Small, because hyper hands it on by value several times.

@@ -101,6 +101,14 @@ impl Reply {
         reply
     }
 
+    /// 200 with an event stream.
+    pub fn events(source: impl Source + 'static) -> Self {
+        let mut reply = Self::new(StatusCode::OK, Body::stream(source));
+        let headers = reply.0.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        reply
+    }
+
     /// The answer to OPTIONS.
     pub fn options(allow: &'static str) -> Self {
         let mut reply = Self::new(StatusCode::NO_CONTENT, Body::empty());
@@ -170,20 +178,23 @@ impl Reply {
     }
 }
 
-/// The metrics, for whoever scrapes them.
-pub fn metrics(text: String) -> Response<Body> {
+/// The metrics, for whoever scrapes them; the connection ends with them.
+pub fn metrics(text: String) -> Reply {
     let mut reply = Reply::new(StatusCode::OK, Body::whole(Chunk::owned(text.into_bytes())));
     let headers = reply.0.headers_mut();
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     headers.insert(CONTENT_TYPE, kind);
     headers.insert(CACHE_CONTROL, NO_STORE);
-    reply.0
+    reply.close();
+    reply
 }
 
 /// Another path than that of the metrics, or a method that is none of `allow`.
-pub fn metrics_refused(allow: Option<&'static str>) -> Response<Body> {
+pub fn metrics_refused(allow: Option<&'static str>) -> Reply {
     let error = allow.map_or(Error::NotFound, Error::MethodNotAllowed);
-    Reply::error(&error, Style::Plain).0
+    let mut reply = Reply::error(&error, Style::Plain);
+    reply.close();
+    reply
 }
 
 /// The one place where an error gets its status.

@@ -223,7 +223,7 @@ pub struct Record {
 const _: () = assert!(size_of::<Record>() <= 128);
 
 /// How a stream went, in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct StreamRecord {
     /// How it ended.
     pub end: &'static str,
