@@ -63,6 +63,7 @@ impl Scrape {
             reply.get("content-type"),
             Some("text/plain; version=0.0.4; charset=utf-8")
         );
+        assert_eq!(reply.get("connection"), Some("close"));
         assert!(reply.body.ends_with('\n') && reply.whole);
         let (mut samples, mut kinds) = (BTreeMap::new(), BTreeMap::new());
         let mut family = String::new();
