@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::http::cookie;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
-use crate::model::{DisplayName, Phone, User};
+use crate::model::{Shown, User};
 use crate::store::SessionInfo;
 
 /// Makes an account.
@@ -65,7 +65,7 @@ pub async fn delete(app: Rc<App>, mut request: Request) -> Result<Reply, Error> 
 pub async fn export(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     ignore(&app, &mut request).await?;
     let export = profile::export(&app, &browser(&app, &request)).await?;
-    let mut user = json!(Shown::of(&export.user));
+    let mut user = json!(export.user.shown());
     user["created"] = (export.user.created_ms / 1000).into();
     let sessions: Vec<Value> = export.sessions.iter().map(shown_session).collect();
     let start = json!({"ok": true, "user": user, "sessions": sessions});
@@ -81,33 +81,9 @@ fn user_reply(user: &User) -> Reply {
         ok: bool,
         user: Shown<'a>,
     }
-    let (ok, user) = (true, Shown::of(user));
+    let (ok, user) = (true, user.shown());
     let text = serde_json::to_vec(&Answer { ok, user });
     Reply::ok(text.expect("texts and numbers only"))
-}
-
-/// A user as the user sees it.
-#[derive(Serialize)]
-struct Shown<'a> {
-    id: i64,
-    uid: &'a str,
-    email: &'a str,
-    phone: Option<&'a str>,
-    display_name: Option<&'a str>,
-    is_active: bool,
-}
-
-impl<'a> Shown<'a> {
-    fn of(user: &'a User) -> Self {
-        Self {
-            id: user.id.0,
-            uid: &user.uid,
-            email: user.email.as_str(),
-            phone: user.phone.as_ref().map(Phone::as_str),
-            display_name: user.display_name.as_ref().map(DisplayName::as_str),
-            is_active: user.is_active,
-        }
-    }
 }
 
 /// A session as its user sees it; times in seconds since 1970.

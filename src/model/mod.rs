@@ -8,6 +8,8 @@ mod secret;
 
 use std::fmt;
 
+use serde::Serialize;
+
 pub use identity::{DisplayName, Email, Identifier, Phone};
 pub use secret::{PasswordHash, Token};
 
@@ -47,6 +49,30 @@ impl User {
     pub fn admits(&self, session_created_ms: i64) -> bool {
         self.is_active && session_created_ms >= self.sessions_not_before_ms
     }
+
+    /// What people get to see of it, in JSON.
+    pub fn shown(&self) -> Shown<'_> {
+        Shown {
+            id: self.id.0,
+            uid: &self.uid,
+            email: self.email.as_str(),
+            phone: self.phone.as_ref().map(Phone::as_str),
+            display_name: self.display_name.as_ref().map(DisplayName::as_str),
+            is_active: self.is_active,
+        }
+    }
+}
+
+/// A user as the user and the operator see it; the names and their order are the contract's.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[expect(missing_docs, reason = "each is the field of `User` with this name")]
+pub struct Shown<'a> {
+    pub id: i64,
+    pub uid: &'a str,
+    pub email: &'a str,
+    pub phone: Option<&'a str>,
+    pub display_name: Option<&'a str>,
+    pub is_active: bool,
 }
 
 /// What a login is checked against.

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::model::{DisplayName, Phone, User};
+use crate::model::{Shown, User};
 
 /// The last millisecond of the year 9999: RFC 3339 knows no later one.
 const MS_MAX: u64 = 253_402_300_799_999;
@@ -28,12 +28,8 @@ pub(super) struct Change<'a> {
 
 #[derive(Serialize)]
 struct UserJson<'a> {
-    id: i64,
-    uid: &'a str,
-    email: &'a str,
-    phone: Option<&'a str>,
-    display_name: Option<&'a str>,
-    is_active: bool,
+    #[serde(flatten)]
+    user: Shown<'a>,
     created_at: String,
 }
 
@@ -48,12 +44,7 @@ struct DetailsJson<'a> {
 impl<'a> UserJson<'a> {
     fn of(user: &'a User) -> Self {
         Self {
-            id: user.id.0,
-            uid: &user.uid,
-            email: user.email.as_str(),
-            phone: user.phone.as_ref().map(Phone::as_str),
-            display_name: user.display_name.as_ref().map(DisplayName::as_str),
-            is_active: user.is_active,
+            user: user.shown(),
             created_at: time(user.created_ms),
         }
     }
@@ -66,15 +57,16 @@ pub(super) fn header() -> String {
 
 /// A user in one line.
 pub(super) fn line(user: &User, json: bool) -> String {
-    let user = UserJson::of(user);
+    let known = UserJson::of(user);
     if json {
-        return json_line(&user);
+        return json_line(&known);
     }
+    let UserJson { user, created_at } = known;
     row(
         &user.id.to_string(),
         user.uid,
         state(user.is_active),
-        &user.created_at,
+        &created_at,
         &shown(user.email),
         &shown(user.phone.unwrap_or("-")),
         &shown(user.display_name.unwrap_or("-")),
@@ -84,14 +76,15 @@ pub(super) fn line(user: &User, json: bool) -> String {
 /// All about a user.
 pub(super) fn show(user: &User, details: &Details, json: bool) -> String {
     let password_changed_at = details.password_changed_ms.map(time);
-    let user = UserJson::of(user);
+    let known = UserJson::of(user);
     if json {
         return json_line(&DetailsJson {
-            user,
+            user: known,
             password_changed_at,
             sessions: details.sessions,
         });
     }
+    let UserJson { user, created_at } = known;
     let password = password_changed_at.map_or("none".to_owned(), |at| format!("set {at}"));
     [
         ("id", user.id.to_string()),
@@ -100,7 +93,7 @@ pub(super) fn show(user: &User, details: &Details, json: bool) -> String {
         ("phone", shown(user.phone.unwrap_or("-"))),
         ("display name", shown(user.display_name.unwrap_or("-"))),
         ("state", state(user.is_active).to_owned()),
-        ("created", user.created_at),
+        ("created", created_at),
         ("password", password),
         ("sessions", details.sessions.to_string()),
     ]
