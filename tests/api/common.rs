@@ -1,7 +1,7 @@
 //! What holds for every response: paths, methods, error bodies, request ids, headers.
 
 use crate::kit::client::Headers;
-use crate::kit::{Provider, Reply, Server, request};
+use crate::kit::{Provider, Reply, Server, request, until};
 
 const NAMES: [(&str, &str); 3] = [
     ("x-content-type-options", "nosniff"),
@@ -182,6 +182,25 @@ fn test_and_healthz_answer_as_the_old_service_did() {
         reply.json(),
         serde_json::json!({"ok": true, "redis": true, "db": true})
     );
+}
+
+/// A core asks the clocks once for what comes in together, and again when it has slept.
+#[test]
+fn each_request_has_the_time_at_which_it_came() {
+    let provider = Provider::friendly();
+    let server = Server::start(&provider, "");
+    let mut conn = server.connect();
+    let mut told = || {
+        conn.send(&request("GET /test", &[], None));
+        let body = conn.reply().json();
+        body["timestamp"].as_f64().expect("it is a number")
+    };
+    let now = || cloudchat::clock::since_epoch().as_secs_f64();
+    let first = told();
+    until("the clock goes on", || (now() > first + 0.3).then_some(()));
+    let sent = now();
+    let second = told();
+    assert!(second > sent - 0.1, "{second} for what was sent at {sent}");
 }
 
 #[test]
