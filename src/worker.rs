@@ -1,7 +1,6 @@
 //! One core: a thread with its own runtime, listeners and doors, and a task per connection.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,12 +13,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::app::{App, Front, Phase, Shared};
 use crate::clock::{self, Clock};
-use crate::connection::{self, Service};
 use crate::hasher::Hasher;
-use crate::http::address::Address;
 use crate::http::body::Scratch;
-use crate::http::wire::{ClientIo, Socket, Timeouts, Wire};
-use crate::limits::{Permit, READ_BYTES};
+use crate::limits::READ_BYTES;
 use crate::log;
 use crate::mail::Sender;
 use crate::memory;
@@ -30,12 +26,14 @@ use crate::upstream::{self, Upstream};
 
 mod accept;
 mod beside;
+mod client;
 mod live;
 
 pub use accept::{Dealt, Door, Listener};
 use accept::{accept_own, accept_shared, take_dealt};
 use beside::{check_models, log_memory};
-use live::{Live, Lives};
+use client::Client;
+use live::Live;
 
 /// How long memory of connections that have ended may stay with the allocator.
 const COLLECT_PAUSE: Duration = Duration::from_secs(10);
@@ -289,46 +287,4 @@ async fn give_memory_back(live: Rc<Live>) {
         memory::collect();
         live.ended.notified().await;
     }
-}
-
-/// Serves one connection to its end. It is polled again at each change of the phase, and with it
-/// the handler or body that is running, so that these need not watch the phase themselves.
-async fn connection(app: Rc<App>, socket: Socket, peer: Address, permit: Permit, lives: Lives) {
-    let config = &app.shared.config.server;
-    let timeouts = Timeouts {
-        head: config.head_timeout,
-        idle: config.idle_timeout,
-        write: config.write_timeout,
-    };
-    let wire = Wire::new();
-    let stalled = Arc::clone(&app.shared.pools.stalled);
-    let io = ClientIo::new(socket, Rc::clone(&wire), timeouts, stalled);
-    let service = Service::Api {
-        app: Rc::clone(&app),
-        wire,
-        peer,
-    };
-    let mut connection = pin!(connection::serve(io, service));
-    let mut phase = Phase::Running;
-    let mut is_registered = false;
-    poll_fn(|cx| {
-        clock::count_poll();
-        if !is_registered {
-            lives.register(cx.waker());
-            is_registered = true;
-        }
-        if phase != app.front.phase.get() {
-            phase = app.front.phase.get();
-            // After a handover nobody is in a hurry: a request may be on its way on a connection
-            // that is idle, so it stays until an answer has said that it is the last.
-            if phase >= Phase::Draining {
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-        // How a connection ends says nothing that the request's line does not say.
-        connection.as_mut().poll(cx).map(drop)
-    })
-    .await;
-    drop(permit);
-    drop(lives);
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use super::connection;
+use super::Client;
 use super::live::Live;
 use crate::app::App;
 use crate::http::address::Address;
@@ -99,8 +99,8 @@ pub async fn accept_own(app: Rc<App>, door: Door, live: Rc<Live>) -> io::Error {
         };
         match app.shared.pools.connections.take(1) {
             Some(permit) => {
-                let connection = connection(Rc::clone(&app), socket, peer, permit, live.enter());
-                spawn_local(connection);
+                let app = Rc::clone(&app);
+                spawn_local(Client::new(app, socket, peer, permit, live.enter()));
             }
             None => entrance.refuse(socket),
         }
@@ -140,8 +140,8 @@ pub async fn take_dealt(
     while let Some(newcomer) = dealt.recv().await {
         match newcomer.arrive() {
             Ok((socket, peer, permit)) => {
-                let connection = connection(Rc::clone(&app), socket, peer, permit, live.enter());
-                spawn_local(connection);
+                let app = Rc::clone(&app);
+                spawn_local(Client::new(app, socket, peer, permit, live.enter()));
             }
             Err(error) => log::error("connection lost", &[("cause", Value::Display(&error))]),
         }
