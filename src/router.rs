@@ -28,12 +28,12 @@ enum Answer {
     Later(Pin<Box<dyn Future<Output = Result<Reply, Error>>>>),
 }
 
-/// The whole API.
+/// The whole API, but for what [`serve`] answers by itself.
 fn answer(
     app: &Rc<App>,
     found: Option<Found>,
     style: Style,
-    record: &Record,
+    record: &mut Record,
     came: Came<'_>,
     whole: Whole,
 ) -> Answer {
@@ -41,11 +41,9 @@ fn answer(
         return refuse(whole, Error::NotFound, style);
     };
     let patience = app.shared.config.store.request_max;
-    let request = |whole| came.request(whole, found, record);
-    let lend = || app.out.lend();
+    let mut request = |whole| came.request(whole, found, record);
     let app = || Rc::clone(app);
     match (verb(whole.method()), found.endpoint.route) {
-        (Verb::Read, Route::Test) => Answer::Now(status::test(lend(), record)),
         (Verb::Read, Route::Openapi) => Answer::Now(status::openapi()),
         (Verb::Read, Route::Healthz) => later(patience, status::healthz(app())),
         (Verb::Post, Route::Chat) => later(patience, chat::ask(app(), request(whole))),
@@ -246,8 +244,9 @@ struct Came<'a> {
 }
 
 impl Came<'_> {
-    fn request(self, whole: Whole, found: Found, record: &Record) -> Request {
+    fn request(self, whole: Whole, found: Found, record: &mut Record) -> Request {
         let (head, body) = whole.into_parts();
+        record.id.detach();
         Request {
             segment: head.uri.path()[found.segment_at..].to_owned(),
             headers: head.headers,
@@ -272,7 +271,7 @@ fn style(endpoint: Option<&Endpoint>, path: &str, prefix: &str) -> Style {
 }
 
 /// Serves one request.
-pub fn serve(app: &Rc<App>, wire: &Rc<Wire>, peer: Address, whole: Whole) -> Serving {
+pub fn serve(app: &Rc<App>, wire: &Rc<Wire>, peer: Address, mut whole: Whole) -> Serving {
     let (started, started_wall) = clock::turn();
     let busy = wire.begin();
     let front = &app.front;
@@ -294,21 +293,46 @@ pub fn serve(app: &Rc<App>, wire: &Rc<Wire>, peer: Address, whole: Whole) -> Ser
             .logs_client
             .then(|| address::client(&app.shared.config.server, peer, whole.headers())),
     };
-    let origins = &app.shared.config.server.origins;
-    let answer = if origin::is_cross_site(whole.method(), whole.headers(), origins) {
-        refuse(whole, Error::CrossSite, style)
-    } else {
-        answer(app, found, style, &record, Came { peer, wire }, whole)
-    };
     let call = Call {
         record,
         style,
         busy,
         is_last: app.is_leaving(),
     };
+    match (verb(whole.method()), endpoint.map(|found| found.route)) {
+        // What watches a server asks for it all day. It changes nothing, so the cross-site rule has nothing to say.
+        (Verb::Read, Some(Route::Test)) => {
+            let json = status::test(app.out.lend(), &call.record);
+            let mut serving = Serving::Now(Some(Reply::lent(json)));
+            if let Serving::Now(Some(reply)) = &mut serving {
+                reply.set_json(whole.headers_mut());
+                call.finish(reply, started);
+            }
+            serving
+        }
+        _ => serve_others(app, Came { peer, wire }, found, call, whole),
+    }
+}
+
+/// Serves all but `/test`. Apart, because what has to wait takes some KiB of the stack while it is made.
+#[inline(never)]
+fn serve_others(
+    app: &Rc<App>,
+    came: Came<'_>,
+    found: Option<Found>,
+    mut call: Call,
+    whole: Whole,
+) -> Serving {
+    let origins = &app.shared.config.server.origins;
+    let answer = if origin::is_cross_site(whole.method(), whole.headers(), origins) {
+        refuse(whole, Error::CrossSite, call.style)
+    } else {
+        answer(app, found, call.style, &mut call.record, came, whole)
+    };
     match answer {
         // Nothing was waited for, so the clock need not be asked again.
         Answer::Now(mut reply) => {
+            let started = call.record.started;
             call.finish(&mut reply, started);
             Serving::Now(Some(reply))
         }
@@ -331,6 +355,8 @@ struct Call {
 }
 
 impl Call {
+    // Always: a call would move the record once more.
+    #[inline(always)]
     fn finish(self, reply: &mut Reply, now: Instant) {
         if self.is_last {
             reply.close();

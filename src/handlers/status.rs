@@ -11,7 +11,7 @@ use crate::entropy;
 use crate::error::Error;
 use crate::http::body::Lent;
 use crate::http::reply::Reply;
-use crate::http::request::Record;
+use crate::http::request::{Record, RequestId};
 
 /// How long each store has to answer, so that the whole check stays below a second.
 const HEALTH_TIMEOUT: Duration = Duration::from_millis(900);
@@ -51,7 +51,7 @@ thread_local! {
 /// The time and an id: enough to see whether an answer came from a cache. The id is the request's
 /// own if that is a UUID of ours, as it is unless a proxy has named the request. Written into `out`,
 /// the core's own buffer.
-pub fn test(mut out: Lent, record: &Record) -> Reply {
+pub fn test(mut out: Lent, record: &Record) -> Lent {
     let (second, micros) = (
         record.started_wall.as_secs(),
         record.started_wall.subsec_micros(),
@@ -71,9 +71,9 @@ pub fn test(mut out: Lent, record: &Record) -> Reply {
     let id = &mut rest[Pattern::ID_AT..Pattern::ID_AT + entropy::UUID_LENGTH];
     match record.own_id() {
         Some(own) => id.copy_from_slice(own),
-        None => id.copy_from_slice(&entropy::uuid()),
+        None => id.copy_from_slice(RequestId::made().as_bytes()),
     }
-    Reply::lent(out)
+    out
 }
 
 /// Whether the stores answer.

@@ -194,6 +194,7 @@ impl Body {
 
     /// Ties the end of this body to its connection and its log line. A body that is known in whole
     /// is logged now, a stream when it ends. Gives back the request's id.
+    #[inline]
     pub fn attach(&mut self, busy: Busy, record: Record, now: Instant) -> RequestId {
         match &mut self.0 {
             Kind::Stream(stream) => {

@@ -1,12 +1,13 @@
 //! Replies: the only place where statuses and common headers are given.
 
 use std::fmt::Write as _;
+use std::mem;
 
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
     RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -19,8 +20,11 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// The header that names a request, ours and our proxy's.
-pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Headers that a map has room for when it first gets one.
+const HEADERS_KEPT_MAX: usize = 6;
 
 /// How an endpoint words its errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +62,21 @@ impl Reply {
         Self::json(StatusCode::OK, Chunk::owned(json.into()))
     }
 
-    /// 200 with a JSON text in a core's own buffer.
-    pub fn lent(json: Lent) -> Self {
-        Self::json(StatusCode::OK, Chunk::lent(json))
+    /// 200 with a text in a core's own buffer; [`Reply::set_json`] says what it is.
+    pub fn lent(text: Lent) -> Self {
+        Self::new(StatusCode::OK, Body::whole(Chunk::lent(text)))
+    }
+
+    /// Says that a reply without headers has a JSON text. Takes the memory of those that the request had, so that
+    /// none has to be asked for; unless there is much of it, which hyper would keep for the connection.
+    #[inline]
+    pub fn set_json(&mut self, memory: &mut HeaderMap) {
+        let headers = self.0.headers_mut();
+        if memory.capacity() <= HEADERS_KEPT_MAX {
+            mem::swap(headers, memory);
+            headers.clear();
+        }
+        headers.insert(CONTENT_TYPE, JSON);
     }
 
     /// 201: what was asked for has been made.
@@ -156,11 +172,12 @@ impl Reply {
     }
 
     /// Adds what every response carries, and ties its body to its connection and its log line.
+    #[inline]
     pub fn finish(&mut self, style: Style, busy: Busy, mut record: Record, now: Instant) {
         record.status = self.0.status().as_u16();
         let id = self.0.body_mut().attach(busy, record, now);
         let headers = self.0.headers_mut();
-        headers.insert(&X_REQUEST_ID, id.into_header());
+        headers.insert(X_REQUEST_ID, id.into_header());
         if style == Style::Auth {
             headers.insert(CACHE_CONTROL, NO_STORE);
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

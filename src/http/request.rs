@@ -1,9 +1,11 @@
 //! What a handler gets: head, body within its limits, and the request's log line.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
@@ -66,7 +68,26 @@ pub struct Read {
 #[derive(Debug, Clone)]
 pub struct RequestId(HeaderValue);
 
+/// Ids that a core makes at a time: one question to the system's generator, and a loop that stays in the
+/// processor's caches. What an id costs while a request is served is to take it.
+const IDS: usize = 32;
+
+thread_local! {
+    static NEXT_IDS: RefCell<Vec<HeaderValue>> = const { RefCell::new(Vec::new()) };
+}
+
 impl RequestId {
+    /// A random UUID.
+    pub fn made() -> Self {
+        NEXT_IDS.with_borrow_mut(|ids| {
+            if ids.is_empty() {
+                make_ids(ids);
+            }
+            // An `Option` from `pop` would be put together in pieces, and waited for.
+            Self(ids.swap_remove(ids.len() - 1))
+        })
+    }
+
     /// The id of a request with these headers, and whether we have made it.
     pub fn of(headers: &HeaderMap) -> (Self, bool) {
         let harmless = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_';
@@ -78,9 +99,13 @@ impl RequestId {
         if let Some(sent) = sent {
             return (Self(sent.clone()), false);
         }
-        let text = HeaderValue::from_bytes(&entropy::uuid());
-        let text = text.expect("hexadecimal digits may stand in a header");
-        (Self(text), true)
+        (Self::made(), true)
+    }
+
+    /// From now on the only one in its memory, for a request that may live long: it would keep what it came in,
+    /// which is others of its batch, or the connection's buffer.
+    pub fn detach(&mut self) {
+        self.0 = header(Bytes::copy_from_slice(self.as_bytes()));
     }
 
     /// As bytes, all of them ASCII.
@@ -97,6 +122,18 @@ impl RequestId {
     pub fn into_header(self) -> HeaderValue {
         self.0
     }
+}
+
+/// Makes further ids.
+#[cold]
+fn make_ids(ids: &mut Vec<HeaderValue>) {
+    let text = Bytes::from(entropy::uuids(IDS));
+    let ends = (1..=IDS).map(|n| n * entropy::UUID_LENGTH);
+    ids.extend(ends.map(|end| header(text.slice(end - entropy::UUID_LENGTH..end))));
+}
+
+fn header(id: Bytes) -> HeaderValue {
+    HeaderValue::from_maybe_shared(id).expect("an id may stand in a header")
 }
 
 impl Request {
@@ -188,7 +225,7 @@ pub async fn discard(headers: &HeaderMap, body: &mut Incoming) {
     let deadline = clock::now() + DISCARD_TIMEOUT;
     let mut left = DISCARD_BYTES_MAX;
     while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
-        let read = frame.data_ref().map_or(0, bytes::Bytes::len);
+        let read = frame.data_ref().map_or(0, Bytes::len);
         left = match left.checked_sub(read) {
             Some(left) => left,
             None => break,
@@ -245,11 +282,16 @@ impl Record {
     }
 
     /// Writes the line; for a stream at its end (`now`), with how it went.
+    #[inline]
     pub fn write(&self, now: Instant, stream: Option<&StreamRecord>) {
         metrics::request(self.route, self.status);
-        if self.client.is_none() && stream.is_none() {
-            return log::request(&self.line(now), &[]);
+        match (&self.client, stream) {
+            (None, None) => log::request(&self.line(now), &[]),
+            _ => self.write_more(now, stream),
         }
+    }
+
+    fn write_more(&self, now: Instant, stream: Option<&StreamRecord>) {
         let client = self.client.map(|client| client.to_string());
         let mut more = Vec::with_capacity(6);
         more.extend(
@@ -269,6 +311,7 @@ impl Record {
         log::request(&self.line(now), &more);
     }
 
+    #[inline]
     fn line(&self, now: Instant) -> log::Request<'_> {
         let (since_epoch, took) = if now == self.started {
             // As it is for each answer that waits for nothing.
@@ -296,6 +339,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -313,12 +358,23 @@ mod tests {
             let (id, is_own) = RequestId::of(&headers);
             assert_eq!((id.as_str() == sent, !is_own), (kept, kept), "{sent}");
         }
-        let (new, _) = RequestId::of(&HeaderMap::new());
-        assert_eq!(
-            uuid::Uuid::try_parse(new.as_str())
-                .unwrap()
-                .get_version_num(),
-            4
-        );
+    }
+
+    #[test]
+    fn own_request_ids_are_uuids_and_never_the_same() {
+        let none = HeaderMap::new();
+        let ids: HashSet<_> = (0..3 * IDS)
+            .map(|_| {
+                let (mut id, is_own) = RequestId::of(&none);
+                let before = id.clone();
+                id.detach();
+                assert_eq!((id.as_str(), is_own), (before.as_str(), true));
+                id.as_str().to_owned()
+            })
+            .collect();
+        assert_eq!(ids.len(), 3 * IDS);
+        for id in ids {
+            assert_eq!(uuid::Uuid::try_parse(&id).unwrap().get_version_num(), 4);
+        }
     }
 }

@@ -43,7 +43,12 @@ impl Client {
 
     /// One round trip without a model behind it.
     pub fn ping(&mut self) {
-        self.send("GET /test HTTP/1.1\r\nHost: x\r\n\r\n");
+        self.get("/test", "");
+    }
+
+    /// Asks for something and reads the answer.
+    pub fn get(&mut self, path: &str, headers: &str) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"));
         let length = self.head();
         let length = length.expect("the length of the answer is known");
         self.read

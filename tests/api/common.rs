@@ -184,6 +184,31 @@ fn test_and_healthz_answer_as_the_old_service_did() {
     );
 }
 
+/// `/test` answers in the memory of the headers that it was asked with.
+#[test]
+fn an_answer_has_nothing_of_what_it_was_asked_with() {
+    let provider = Provider::friendly();
+    let server = Server::start(&provider, "");
+    let mut conn = server.connect();
+    let secret = "only-mine-4711";
+    let mut sent = vec![
+        ("Set-Cookie", secret),
+        ("Content-Type", secret),
+        ("X-Twice", secret),
+    ];
+    sent.extend([("X-Twice", secret); 20]);
+    for path in ["/test", "/auth/healthz", "/nowhere", "/test"] {
+        for headers in [&sent[..], &[]] {
+            conn.send(&request(&format!("GET {path}"), headers, None));
+            let reply = conn.reply();
+            let head = format!("{:?}", reply.head);
+            assert!(!head.contains(secret), "{path}: {head}");
+            assert_eq!(reply.head.all("content-type"), ["application/json"]);
+            assert_eq!(reply.head.all("x-request-id").len(), 1);
+        }
+    }
+}
+
 /// A core asks the clocks once for what comes in together, and again when it has slept.
 #[test]
 fn each_request_has_the_time_at_which_it_came() {
