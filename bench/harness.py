@@ -166,11 +166,12 @@ def cpu_ns(pids):
 @contextlib.contextmanager
 def on_cores(pids, cores):
     """All threads of processes run on these cores only; afterwards where they ran before."""
-    threads = [int(task) for pid in pids for task in os.listdir(f"/proc/{pid}/task")]
-    before = {thread: os.sched_getaffinity(thread) for thread in threads}
+    before = {}
     try:
-        for thread in threads:
-            os.sched_setaffinity(thread, cores)
+        for thread in (int(task) for pid in pids for task in os.listdir(f"/proc/{pid}/task")):
+            with contextlib.suppress(ProcessLookupError):
+                before[thread] = os.sched_getaffinity(thread)
+                os.sched_setaffinity(thread, cores)
         yield
     finally:
         for thread, those in before.items():

@@ -369,6 +369,8 @@ mod tests {
                 let before = id.clone();
                 id.detach();
                 assert_eq!((id.as_str(), is_own), (before.as_str(), true));
+                let text = |id: &RequestId| id.as_bytes().as_ptr();
+                assert_ne!(text(&id), text(&before), "in memory of its own");
                 id.as_str().to_owned()
             })
             .collect();
