@@ -241,7 +241,9 @@ impl AsyncWrite for ClientIo {
         if written.is_pending() {
             return this.poll_stall(cx).map(Err);
         }
-        this.stall = None;
+        if this.stall.is_some() {
+            this.stall = None;
+        }
         if let Some(read_at) = this.wire.read_at.take() {
             metrics::added_delay(clock::now() - read_at);
         }
