@@ -25,7 +25,6 @@ POST = ("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nContent
 
 # Row of budget.toml: the request, the status that it gets.
 ASKED = {
-    "counts.test": (GET.format(path="/test"), 200),
     "counts.not-found": (GET.format(path="/nowhere"), 404),
     "counts.bad-request": (POST.format(path="/deepseek_chat", body="{}", length=2), 400),
     "counts.healthz": (GET.format(path="/auth/healthz"), 200),

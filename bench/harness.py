@@ -163,28 +163,6 @@ def cpu_ns(pids):
     return total
 
 
-@contextlib.contextmanager
-def on_cores(pids, cores):
-    """All threads of processes run on these cores only; afterwards where they ran before."""
-    before = {}
-    try:
-        for thread in (int(task) for pid in pids for task in os.listdir(f"/proc/{pid}/task")):
-            with contextlib.suppress(ProcessLookupError):
-                before[thread] = os.sched_getaffinity(thread)
-                os.sched_setaffinity(thread, cores)
-        yield
-    finally:
-        for thread, those in before.items():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(thread, those)
-
-
-def user_seconds(pid):
-    """User CPU time of a process."""
-    stat = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return int(stat[11]) / os.sysconf("SC_CLK_TCK")
-
-
 def request(port, path, timeout=2):
     """One GET on a connection of its own: (status, head, body)."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:

@@ -1,58 +1,18 @@
 """The request endpoints beside what answers at least as simply: bare hyper, and Nginx `return 200`."""
 
-import functools
 import http.client
 import json
 import os
 import pathlib
-import re
 import statistics
 import subprocess
 import tempfile
 
-from harness import RELEASE, Trouble, children, free_port, need, on_cores, user_seconds, wait_until_answers
+from harness import RELEASE, Trouble, children, free_port, need, wait_until_answers
 from target import alternating
 
-LONGER = 3  # so much longer than others, because the kernel counts user time in ticks of 4 ms
 RATE = 2000  # requests a second, far from what the slowest can do
 PATHS = {"test": "/test", "healthz": "/auth/healthz", "me": "/auth/me"}
-
-
-def user_cpu(run, bench):
-    """With wrk on a core of its own and the servers on the others, and as the scheduler places them.
-
-    Whether a server's threads share a core with wrk is worth more than the half of what they use, and the
-    scheduler may place two servers differently for minutes; so the ratio is one of programs only when both are
-    placed alike.
-    """
-    wrk = need("wrk")
-    served = run.target.serve(bench)
-    hello, address = bench.announced([RELEASE / "hello"])
-    targets = {"ours": (served.pids, served.url), "hello": ([hello.pid], address)}
-    first, *others = sorted(os.sched_getaffinity(0))
-
-    def each(name, cores_of_wrk):
-        pids, url = targets[name]
-        before = sum(map(user_seconds, pids))
-        command = [wrk, "-t1", "-c16", f"-d{LONGER * run.seconds}s", url + "/test"]
-        place = functools.partial(os.sched_setaffinity, 0, cores_of_wrk)
-        text = subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=place).stdout
-        if "Non-2xx" in text:
-            raise Trouble("wrk got other answers than 200")
-        done = int(re.search(r"(\d+) requests in", text)[1])
-        return (sum(map(user_seconds, pids)) - before) / done * 1e6
-
-    def apart(name):
-        with on_cores(targets[name][0], set(others) or {first}):
-            return each(name, {first})
-
-    def free(name):
-        return each(name, {first, *others})
-
-    for row, one_run in (("requests.user-cpu", apart), ("requests.user-cpu-free", free)):
-        rounds = [{name: one_run(name) for name in order} for order in alternating(run.rounds, *targets)]
-        ours, bare = (statistics.median(one[name] for one in rounds) for name in targets)
-        yield row, [one["ours"] / one["hello"] for one in rounds], f"{ours:.2f} / {bare:.2f} µs"
 
 
 def oha(run, bench):
