@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::budget::Pools;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::hasher::Hasher;
+use crate::hasher::{Hasher, Mix};
 use crate::http::address::Bucket;
 use crate::http::body::Scratch;
 use crate::limits::{KeyedPool, READ_BYTES};
@@ -72,6 +72,8 @@ pub struct App {
     pub stores: Stores,
     /// Hashes and verifies passwords.
     pub hasher: Hasher,
+    /// What the stored hashes cost, as far as this core has seen.
+    pub hash_mix: RefCell<Mix>,
     /// The providers.
     pub upstream: Rc<Upstream>,
     /// Stores turns after their stream has ended.

@@ -14,7 +14,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use crate::budget::Budget;
 use crate::config::{self, Config, Provider, Sources};
 use crate::demo::{self, DemoArgs};
-use crate::{hasher, log, serve};
+use crate::{hasher, log, serve, store};
 
 mod backup;
 mod doctor;
@@ -33,7 +33,7 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(Settings),
-    /// Tell whether a configuration would start, and print the memory sum and every limit
+    /// Tell whether a configuration would start, print the memory sum and every limit, and look at the database
     Check(Settings),
     /// Look for what breaks a server in practice, and print the lines that fix it
     Doctor(doctor::DoctorArgs),
@@ -141,7 +141,8 @@ fn run_serve(settings: &Settings) -> Result<(), Failure> {
 fn run_check(settings: &Settings) -> Result<(), Failure> {
     let (config, budget) = load(settings)?;
     let hash = hasher::measure(HASHES_MEASURED).map_err(Failure::Stopped)?;
-    print(&(report(&config, &budget) + &hash_cost(&config.auth, hash)))
+    let text = report(&config, &budget) + &hash_cost(&config.auth, hash);
+    print(&(text + &database(&config)))
 }
 
 fn run_demo(place: Place) -> Result<(), Failure> {
@@ -235,6 +236,19 @@ fn accounts(config: &Config) -> String {
     let (cores, each) = (config.server.workers, database.connections_per_core);
     let connections = cores * each;
     format!("{}, {connections} connections", database.shown())
+}
+
+/// Whether the database is ready for it. It may be away, or be migrated later: the configuration is valid all the
+/// same.
+fn database(config: &Config) -> String {
+    let Some(database) = &config.store.database else {
+        return String::new();
+    };
+    let found = match store::would_start_on_postgres(database) {
+        Ok(()) => format!("{}: schema and rights are as needed", database.shown()),
+        Err(why) => format!("not ready: {why}"),
+    };
+    format!("\nThe database:\n  {found}\n")
 }
 
 /// What a password costs on this machine, and what that means for the queue.

@@ -23,9 +23,11 @@ use crate::limits::Pool;
 
 mod arena;
 mod cost;
+mod mix;
 mod worker;
 
 pub use cost::Cost;
+pub use mix::Mix;
 
 use arena::Arena;
 use worker::{Job, Message, Work, Worker};

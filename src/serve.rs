@@ -19,7 +19,7 @@ use crate::mail::Sender;
 use crate::memory;
 use crate::saver::SAVE_TIMEOUT;
 use crate::scrape;
-use crate::store::Backend;
+use crate::store::{Backend, Upkeep};
 use crate::upstream;
 use crate::worker::{self, Event, Mailing, Setup};
 
@@ -95,7 +95,12 @@ fn prepare(config: Config, budget: &Budget, inheritance: Inheritance) -> Result<
         None => Vec::new(),
     };
     let upstream = upstream::Shared::new(&config.upstream, &config.providers)?;
-    let backend = Backend::start(&config.store, log_store)?;
+    // A process that serves still may be of an earlier version, and goes on with its files if we fail.
+    let upkeep = match control {
+        Some(_) => Upkeep::Later,
+        None => Upkeep::Now,
+    };
+    let backend = Backend::start_with(&config.store, upkeep, log_store)?;
     let mut stores: Vec<_> = (0..workers).map(|_| backend.connect()).collect();
     // The worker that runs it shares its connections with it.
     let first = stores.first().expect("there is at least one worker");
@@ -246,6 +251,8 @@ impl Running {
         let mut predecessor = self.control.take().map(Predecessor::new).transpose()?;
         if let Some(predecessor) = &mut predecessor {
             predecessor.wait_for_go().await;
+            // The last thing that may fail, and the first that the other notices.
+            self.parts.backend.bring_up_to_date().await?;
         }
         if *self.phases.borrow() < Phase::Running {
             self.begin();

@@ -153,6 +153,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
         },
         stores,
         hasher,
+        hash_mix: RefCell::default(),
         upstream: Upstream::new(upstream),
         saver,
         clock: Clock::System,

@@ -27,7 +27,7 @@ end
 complete -c cloudchat -n "__fish_cloudchat_needs_command" -s h -l help -d 'Print help'
 complete -c cloudchat -n "__fish_cloudchat_needs_command" -s V -l version -d 'Print version'
 complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "serve" -d 'Run the server'
-complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "check" -d 'Tell whether a configuration would start, and print the memory sum and every limit'
+complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "check" -d 'Tell whether a configuration would start, print the memory sum and every limit, and look at the database'
 complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "doctor" -d 'Look for what breaks a server in practice, and print the lines that fix it'
 complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "example-config" -d 'Print a configuration file with every key, its default and why it is there'
 complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "demo" -d 'Run the server with a simulated model: nothing to configure, nothing to install'
@@ -64,7 +64,7 @@ complete -c cloudchat -n "__fish_cloudchat_using_subcommand restore" -l config -
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand restore" -l data-dir -d 'Folder for the stored data, as for serve' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand migrate" -l config -d 'Configuration file, as for serve' -r -F
-complete -c cloudchat -n "__fish_cloudchat_using_subcommand migrate" -l dry-run -d 'Try everything in a transaction, and roll it back'
+complete -c cloudchat -n "__fish_cloudchat_using_subcommand migrate" -l dry-run -d 'Only tell what would be done: reads the catalogues and locks no table'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand migrate" -s h -l help -d 'Print help'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand reload" -l pid -d 'Process id of the server' -r
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand reload" -s h -l help -d 'Print help'
@@ -126,7 +126,7 @@ complete -c cloudchat -n "__fish_cloudchat_using_subcommand user; and __fish_see
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand user; and __fish_seen_subcommand_from help" -f -a "end-sessions" -d 'End a user\'s sessions; it may log in again'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand user; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand help; and not __fish_seen_subcommand_from serve check doctor example-config demo backup restore migrate reload user help" -f -a "serve" -d 'Run the server'
-complete -c cloudchat -n "__fish_cloudchat_using_subcommand help; and not __fish_seen_subcommand_from serve check doctor example-config demo backup restore migrate reload user help" -f -a "check" -d 'Tell whether a configuration would start, and print the memory sum and every limit'
+complete -c cloudchat -n "__fish_cloudchat_using_subcommand help; and not __fish_seen_subcommand_from serve check doctor example-config demo backup restore migrate reload user help" -f -a "check" -d 'Tell whether a configuration would start, print the memory sum and every limit, and look at the database'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand help; and not __fish_seen_subcommand_from serve check doctor example-config demo backup restore migrate reload user help" -f -a "doctor" -d 'Look for what breaks a server in practice, and print the lines that fix it'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand help; and not __fish_seen_subcommand_from serve check doctor example-config demo backup restore migrate reload user help" -f -a "example-config" -d 'Print a configuration file with every key, its default and why it is there'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand help; and not __fish_seen_subcommand_from serve check doctor example-config demo backup restore migrate reload user help" -f -a "demo" -d 'Run the server with a simulated model: nothing to configure, nothing to install'

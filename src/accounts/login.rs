@@ -4,6 +4,7 @@ use super::verify::{Verified, verify};
 use super::{Browser, device, quota, session};
 use crate::app::App;
 use crate::error::Error;
+use crate::hasher::{Against, Password};
 use crate::model::{Credential, Identifier, PasswordHash, Token};
 
 /// What a browser gets that has logged in: the values of its two cookies.
@@ -37,7 +38,7 @@ pub async fn login(
     let Verified { credential, hash } = verified;
     let start_ms = credential.session_start_ms(now_ms);
     let token = session::begin(app, browser, credential.user, start_ms).await?;
-    if let Err(error) = is_unchanged(app, &credential, &hash).await {
+    if let Err(error) = is_unchanged(app, &credential, &hash, password).await {
         app.stores.sessions.end_session(&token).await?;
         return Err(error);
     }
@@ -48,15 +49,32 @@ pub async fn login(
 }
 
 /// Reads the credential again: chats do not ask the account store, so a session that was written
-/// after a disable, a reset or a change must not stay.
-async fn is_unchanged(app: &App, before: &Credential, hash: &PasswordHash) -> Result<(), Error> {
+/// after a disable, a reset or a change must not stay. Another hash may be one of the same password, made
+/// by a login elsewhere at the same moment, or by the service that shares the table; the password tells.
+async fn is_unchanged(
+    app: &App,
+    before: &Credential,
+    hash: &PasswordHash,
+    password: &str,
+) -> Result<(), Error> {
     let now = app.stores.accounts.credential_of(before.user).await?;
-    let unchanged = now.is_some_and(|now| {
+    let now = now.filter(|now| {
         now.is_active
-            && now.hash.as_ref() == Some(hash)
+            && now.password_changed_ms == before.password_changed_ms
             && now.sessions_not_before_ms == before.sessions_not_before_ms
     });
-    match unchanged {
+    let now = now.and_then(|now| now.hash);
+    let now = now.ok_or(Error::InvalidCredentials)?;
+    if now == *hash {
+        return Ok(());
+    }
+    let against = Against::Stored {
+        user: before.user.0,
+        hash: now.as_str().to_owned(),
+    };
+    let password = Password::new(password.to_owned());
+    let verdict = app.hasher.verify(against, password).await;
+    match verdict.map_err(|_| Error::NO_ROOM)?.matches {
         true => Ok(()),
         false => Err(Error::InvalidCredentials),
     }

@@ -29,9 +29,10 @@ pub async fn update(
         .map(register::display_name)
         .transpose()?;
     quota::count(app, &quota::changes(user)).await?;
-    let now_ms = app.clock.wall_ms();
-    let accounts = &app.stores.accounts;
-    let updated = accounts.update_profile(now_ms, user, display_name, phone);
+    let updated = app
+        .stores
+        .accounts
+        .update_profile(user, display_name, phone);
     match updated.await? {
         Updated::Done(user) => Ok(user),
         Updated::PhoneTaken => Err(register::PHONE_TAKEN),
@@ -54,7 +55,7 @@ pub async fn delete(app: &App, browser: &Browser<'_>, password: &Field<'_>) -> R
     let password = password.text().ok_or(Error::InvalidCredentials)?;
     let (accounts, sessions) = (&app.stores.accounts, &app.stores.sessions);
     let credential = accounts.credential_of(user).await?;
-    let identifier = Identifier::from(&current.user.email);
+    let identifier = Identifier::from(&current.user);
     verify(app, browser, &identifier, credential, password).await?;
     accounts.delete_user(user).await?;
     // With the account all of it is dead; this frees the room, and forgets what was said.

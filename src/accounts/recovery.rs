@@ -131,7 +131,7 @@ pub async fn change(
     let old = old.text().ok_or(Error::InvalidCredentials)?;
     let accounts = &app.stores.accounts;
     let credential = accounts.credential_of(user).await?;
-    let identifier = Identifier::from(&current.user.email);
+    let identifier = Identifier::from(&current.user);
     let Verified { hash: stored, .. } = verify(app, browser, &identifier, credential, old).await?;
     let new = hash(app, new).await?;
     let now_ms = app.clock.wall_ms();

@@ -29,7 +29,8 @@ pub struct Form<'a> {
 /// The first of the form's fields that will not do; over a limit; somebody has the email address or
 /// the phone number; busy; a store is down.
 pub async fn register(app: &App, bucket: Bucket, form: &Form<'_>) -> Result<(), Error> {
-    if form.email.is_none() {
+    let is_blank = form.email.text().is_some_and(|text| text.trim().is_empty());
+    if form.email.is_none() || is_blank {
         return Err(Error::Invalid("email required"));
     }
     let email = form.email.text().and_then(Email::parse);

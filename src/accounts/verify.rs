@@ -1,11 +1,14 @@
 //! Checking a password: counted before, the same work whether there is such a user or not.
 
+use std::rc::Rc;
+
 use ring::hmac;
 
 use super::password::PASSWORD_CHARS_MAX;
 use super::quota::{Guess, Subject};
 use super::{Browser, device};
 use crate::app::App;
+use crate::clock;
 use crate::error::Error;
 use crate::hasher::{Against, Cost, Password};
 use crate::model::{Credential, Identifier, PasswordHash};
@@ -39,7 +42,7 @@ pub async fn verify(
         None => Subject::Identifier(identifier),
     };
     // Asked for whether it is needed or not, as the known and the unknown must cost the same.
-    let mix = accounts.hash_mix().await?;
+    let mix = mix(app).await?;
     let guess = Guess::begin(app, browser.bucket, subject).await?;
     if password.chars().nth(PASSWORD_CHARS_MAX).is_some() {
         // Nobody's, and too long for the hasher's queue; the guess stays counted.
@@ -69,30 +72,40 @@ pub async fn verify(
     };
     let hash = credential.hash.clone().ok_or(Error::InvalidCredentials)?;
     guess.give_back(app).await?;
-    let hash = match verdict.needs_rehash {
+    let hash = match verdict.needs_rehash && app.shared.config.auth.rehash {
         true => rehash(app, &credential, hash, password).await?,
         false => hash,
     };
     Ok(Verified { credential, hash })
 }
 
-/// The work that an unknown identifier is met with: today's or an older one, in the proportion that
-/// the store holds, and the same each time.
-fn dummy(app: &App, mix: &[(String, u32)], identifier: &Identifier) -> Cost {
+/// What the stored hashes cost, at most some seconds ago.
+async fn mix(app: &App) -> Result<Rc<[(Cost, u64)]>, Error> {
+    if let Some(known) = app.hash_mix.borrow_mut().if_fresh(clock::now()) {
+        return Ok(known);
+    }
     let memory_max = app.shared.config.auth.hash_memory_max;
     let cost = |text: &str| {
         let cost = Cost::parse(text).filter(|cost| cost.fits(memory_max));
         // What cannot be verified costs one of today's.
         cost.unwrap_or(Cost::TODAY)
     };
-    let mix: Vec<_> = mix
-        .iter()
-        .map(|(text, n)| (cost(text), u64::from(*n)))
-        .collect();
+    let stored = app.stores.accounts.hash_mix().await?;
+    let stored = stored.iter().map(|(text, n)| (cost(text), u64::from(*n)));
+    let stored: Rc<[_]> = stored.collect();
+    app.hash_mix
+        .borrow_mut()
+        .keep(Rc::clone(&stored), clock::now());
+    Ok(stored)
+}
+
+/// The work that an unknown identifier, or a user without a password, is met with: today's or an older one, in
+/// the proportion that the store holds, and the same each time.
+fn dummy(app: &App, mix: &[(Cost, u64)], identifier: &Identifier) -> Cost {
     let key = hmac::Key::new(hmac::HMAC_SHA256, app.stores.accounts.mix_key());
     let tag = hmac::sign(&key, identifier.key_bytes());
     let tag = tag.as_ref().try_into();
-    Cost::dummy(&mix, &tag.expect("an HMAC-SHA256 has 32 bytes"))
+    Cost::dummy(mix, &tag.expect("an HMAC-SHA256 has 32 bytes"))
 }
 
 /// Replaces a hash with other parameters than today's, unless it has changed meanwhile; what is
@@ -107,8 +120,7 @@ async fn rehash(
     let Ok(new) = hashed.map(PasswordHash::new) else {
         return Ok(old);
     };
-    let now_ms = app.clock.wall_ms();
     let accounts = &app.stores.accounts;
-    let replaced = accounts.rehash(now_ms, credential.user, &old, new.clone());
+    let replaced = accounts.rehash(credential.user, &old, new.clone());
     Ok(if replaced.await? { new } else { old })
 }

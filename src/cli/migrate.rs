@@ -13,7 +13,7 @@ pub(super) struct MigrateArgs {
     /// Configuration file, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Try everything in a transaction, and roll it back
+    /// Only tell what would be done: reads the catalogues and locks no table
     #[arg(long)]
     dry_run: bool,
 }
@@ -35,11 +35,14 @@ pub(super) fn run(args: &MigrateArgs) -> Result<(), Failure> {
     let done = store::migrate(database, args.dry_run, tell).map_err(Failure::Stopped)?;
     let mut text = match (done.is_empty(), args.dry_run) {
         (true, _) => "Nothing to do: the schema is up to date.\n".to_owned(),
-        (false, true) => "Would apply (tried and rolled back):\n".to_owned(),
+        (false, true) => "Would apply:\n".to_owned(),
         (false, false) => "Applied:\n".to_owned(),
     };
-    for name in done {
-        text += &format!("  {name}\n");
+    for step in done {
+        text += &format!("  {}\n", step.name);
+        for change in step.changes {
+            text += &format!("    {change}\n");
+        }
     }
     print(&text)
 }

@@ -11,7 +11,7 @@ use super::{Failure, print, tell};
 use crate::clock::Clock;
 use crate::config::{self, Config, Sources, Statements};
 use crate::model::{DisplayName, Email, NewUser, PasswordHash, Phone, User, UserId};
-use crate::store::{Backend, Registered, StoreError, Stores};
+use crate::store::{Backend, Registered, StoreError, Stores, Upkeep};
 
 mod output;
 mod password;
@@ -28,7 +28,7 @@ Exit codes: 0 done, 1 no such user, a conflict or a failure, 2 wrong arguments o
 
 With --json:
   list   one line per user: {\"id\",\"uid\",\"email\",\"phone\",\"display_name\",\"is_active\",\"created_at\"}
-  show   one such object, with \"password_changed_at\" (null: has none) and \"sessions\"
+  show   one such object, with \"password_changed_at\" (null: has none, or not known) and \"sessions\"
   else   {\"done\",\"id\",\"uid\",\"sessions_ended\"}; \"done\" is the command, times are RFC 3339";
 
 #[derive(Args)]
@@ -117,7 +117,8 @@ pub(super) fn run(args: &UserArgs) -> Result<(), Failure> {
     if let Some(database) = &mut config.store.database {
         database.statements = Statements::Unnamed;
     }
-    let backend = Backend::start(&config.store, tell).map_err(Failure::Stopped)?;
+    let backend =
+        Backend::start_with(&config.store, Upkeep::Never, tell).map_err(Failure::Stopped)?;
     let desk = Desk {
         stores: backend.connect(),
         json: args.json,
@@ -188,13 +189,16 @@ impl Desk {
 
     async fn details(&self, user: &User) -> Result<Details, Failure> {
         let credential = self.stores.accounts.credential_of(user.id).await;
+        let credential = credential
+            .map_err(refused)?
+            .filter(|credential| credential.hash.is_some());
         let sessions = self.stores.sessions.sessions_of(now(), user.id).await;
         let live = |created_ms| user.admits(created_ms);
         Ok(Details {
+            has_password: credential.is_some(),
             password_changed_ms: credential
-                .map_err(refused)?
-                .filter(|credential| credential.hash.is_some())
-                .map(|credential| credential.password_changed_ms),
+                .map(|credential| credential.password_changed_ms)
+                .filter(|changed_ms| *changed_ms != 0),
             sessions: sessions
                 .map_err(refused)?
                 .iter()
@@ -353,7 +357,7 @@ fn left_behind(user: &User, what: &str, error: StoreError) -> Failure {
 /// Asks on the terminal whether this user is the one to delete.
 fn confirmed(user: &User) -> Result<bool, Failure> {
     let failed = |error: io::Error| Failure::Stopped(format!("cannot ask: {error}"));
-    let name = output::shown(user.email.as_str());
+    let name = output::name(user);
     let uid = &user.uid;
     let mut err = io::stderr().lock();
     write!(err, "Delete {name} (uid {uid}) for good? Type yes: ").map_err(failed)?;

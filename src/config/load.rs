@@ -297,6 +297,7 @@ fn auth(reader: &mut Reader<'_>, has_old_hashes: bool, warnings: &mut Vec<String
             ("debug_return_reset_token", "DEBUG_RETURN_RESET_TOKEN"),
             false,
         ),
+        rehash: section.bool("rehash", true),
         // What new hashes take is the least.
         hash_memory_max: section.memory("hash_memory_max", memory, 19 * MIB..=4 * GIB),
         hash_queue_max: section.integer("hash_queue_max", 32, 1..=1024),

@@ -226,6 +226,8 @@ pub struct Auth {
     pub reset_revokes_sessions: bool,
     /// Whether the answer to "forgot" holds the token: for tests only.
     pub debug_return_reset_token: bool,
+    /// Whether a hash with other parameters than today's is replaced when its user logs in.
+    pub rehash: bool,
     /// Memory that one hash may take, 19M to 4G; a stored one that needs more matches nothing.
     pub hash_memory_max: usize,
     /// Passwords waiting for the hasher or under work, 1 to 1,024.

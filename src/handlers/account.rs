@@ -66,7 +66,7 @@ pub async fn export(app: Rc<App>, mut request: Request) -> Result<Reply, Error> 
     ignore(&app, &mut request).await?;
     let export = profile::export(&app, &browser(&app, &request)).await?;
     let mut user = json!(export.user.shown());
-    user["created"] = (export.user.created_ms / 1000).into();
+    user["created"] = export.user.created_ms.map(|ms| ms / 1000).into();
     let sessions: Vec<Value> = export.sessions.iter().map(shown_session).collect();
     let start = json!({"ok": true, "user": user, "sessions": sessions});
     let id = export.user.id;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::clock::{self, Clock};
 use crate::config::{Config, Mail};
 use crate::log::{self, Level, Value};
-use crate::model::{Letter, Token, User};
+use crate::model::{Email, Letter, Token, UserId};
 use crate::store::{OutboxRow, Reservation, Reserved, StoreError, Stores, Window};
 
 pub mod letters;
@@ -83,6 +83,12 @@ enum Fate {
     Postponed(Duration),
     /// The store did not answer; the lease will end.
     Stuck(StoreError),
+}
+
+/// A user who gets a letter.
+struct Recipient {
+    user: UserId,
+    address: Email,
 }
 
 impl From<StoreError> for Fate {
@@ -200,17 +206,15 @@ impl Sender {
                 "server.frontend_base_url (FRONTEND_BASE_URL) is not set",
             ));
         }
-        let Some(user) = self.recipient(row).await? else {
-            return Ok(Fate::Dropped("no such user, or not active"));
-        };
+        let to = self.recipient(row).await?;
         let Some(smtp) = &mut self.smtp else {
             return Ok(Fate::Dropped(NO_SERVER));
         };
         if let Err(error) = smtp.connect().await {
             return Err(self.rest_after(error));
         }
-        let reservation = self.reserve(row, &user).await?;
-        let message = match self.compose(row, &user).await {
+        let reservation = self.reserve(row, &to).await?;
+        let message = match self.compose(row, &to).await {
             Ok(message) => message,
             Err(error) => {
                 self.give_back(reservation).await;
@@ -220,7 +224,7 @@ impl Sender {
         let Some(smtp) = &mut self.smtp else {
             return Ok(Fate::Dropped(NO_SERVER));
         };
-        let Err(error) = smtp.send(user.email.as_str(), &message).await else {
+        let Err(error) = smtp.send(to.address.as_str(), &message).await else {
             self.failures = 0;
             return Ok(Fate::Sent);
         };
@@ -248,7 +252,7 @@ impl Sender {
     }
 
     /// Who the letter goes to now: the user may have been deleted since, or have another address.
-    async fn recipient(&self, row: &OutboxRow) -> Result<Option<User>, StoreError> {
+    async fn recipient(&self, row: &OutboxRow) -> Result<Recipient, Fate> {
         let accounts = &self.stores.accounts;
         let id = match (row.user, &row.identifier) {
             (Some(user), _) => Some(user),
@@ -258,9 +262,20 @@ impl Sender {
             }
             (None, None) => None,
         };
-        let Some(id) = id else { return Ok(None) };
-        let user = accounts.user(id).await?;
-        Ok(user.filter(|user| user.is_active))
+        let user = match id {
+            Some(id) => accounts.user(id).await?,
+            None => None,
+        };
+        let user = user.filter(|user| user.is_active);
+        let user = user.ok_or(Fate::Dropped("no such user, or not active"))?;
+        let address = user.email.ok_or(Fate::Dropped("the user has no address"))?;
+        match address.can_be_mailed() {
+            true => Ok(Recipient {
+                user: user.id,
+                address,
+            }),
+            false => Err(Fate::Dropped("the user's address cannot be mailed to")),
+        }
     }
 
     /// How long the server is still to be left alone. Letters wait unclaimed until then.
@@ -288,8 +303,8 @@ impl Sender {
 
     /// Counts a mail to this address. A letter that may have arrived counts at each try; it waits
     /// for room rather than to be lost.
-    async fn reserve(&self, row: &OutboxRow, user: &User) -> Result<Reservation, Fate> {
-        let address = ring::digest::digest(&ring::digest::SHA256, user.email.as_str().as_bytes());
+    async fn reserve(&self, row: &OutboxRow, to: &Recipient) -> Result<Reservation, Fate> {
+        let address = ring::digest::digest(&ring::digest::SHA256, to.address.as_str().as_bytes());
         let key = [b"mail:", address.as_ref()].concat();
         let window = Window::new(&key, PER_RECIPIENT_MAX, HOUR_MS);
         let now_ms = self.clock.wall_ms();
@@ -305,7 +320,7 @@ impl Sender {
     }
 
     /// The message; makes the reset token, which is only worth something from here on.
-    async fn compose(&self, row: &OutboxRow, user: &User) -> Result<Vec<u8>, Fate> {
+    async fn compose(&self, row: &OutboxRow, to: &Recipient) -> Result<Vec<u8>, Fate> {
         let now_ms = self.clock.wall_ms();
         let token = match row.letter {
             Letter::Reset => {
@@ -313,7 +328,7 @@ impl Sender {
                 let ttl_ms = millis(self.reset_ttl);
                 let sessions = &self.stores.sessions;
                 sessions
-                    .put_reset_token(now_ms, &token, user.id, ttl_ms)
+                    .put_reset_token(now_ms, &token, to.user, ttl_ms)
                     .await?;
                 Some(token)
             }
@@ -336,7 +351,7 @@ impl Sender {
         let content = Content {
             letter: row.letter,
             link,
-            to: user.email.as_str(),
+            to: to.address.as_str(),
             date: now_ms.div_euclid(1000),
             id: &self.message_id(row),
         };

@@ -39,6 +39,13 @@ impl Email {
         fits.then_some(Self(text))
     }
 
+    /// Whether it can stand in an SMTP command (RFC 5321 §4.1.2). The service before took in addresses that
+    /// cannot.
+    pub fn can_be_mailed(&self) -> bool {
+        let is_odd = |c: char| c.is_whitespace() || c.is_control() || c == '<' || c == '>';
+        !self.0.contains(is_odd) && self.0.chars().count() <= EMAIL_CHARS_MAX
+    }
+
     /// As stored, and where mails go.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -154,6 +161,18 @@ impl Identifier {
         match self {
             Identifier::Email(text) | Identifier::Phone(text) => text.as_bytes(),
             Identifier::Overlong(hash) => hash,
+        }
+    }
+}
+
+impl From<&super::User> for Identifier {
+    /// What this user would type to log in; a user with neither address nor phone number is counted by its
+    /// public name, which nobody can log in with.
+    fn from(user: &super::User) -> Self {
+        match (&user.email, &user.phone) {
+            (Some(email), _) => email.into(),
+            (None, Some(phone)) => phone.into(),
+            (None, None) => Identifier::Phone(user.uid.clone()),
         }
     }
 }

@@ -30,16 +30,17 @@ pub struct User {
     pub id: UserId,
     /// Its public name: 12 hex digits, random.
     pub uid: String,
-    /// As registered; at most 254 code points, unique.
-    pub email: Email,
-    /// At most 32 code points, unique.
+    /// As registered, unique; one that the service before took in may be of any form. None: the account was
+    /// made by another login.
+    pub email: Option<Email>,
+    /// At most 32 code points, unless the service before took it in; unique.
     pub phone: Option<Phone>,
-    /// At most 80 code points.
+    /// At most 80 code points, with the same exception.
     pub display_name: Option<DisplayName>,
     /// Whether the user may log in.
     pub is_active: bool,
-    /// When it registered.
-    pub created_ms: i64,
+    /// When it registered; None: not written down.
+    pub created_ms: Option<i64>,
     /// Sessions that started before this are dead.
     pub sessions_not_before_ms: i64,
 }
@@ -55,7 +56,7 @@ impl User {
         Shown {
             id: self.id.0,
             uid: &self.uid,
-            email: self.email.as_str(),
+            email: self.email.as_ref().map(Email::as_str),
             phone: self.phone.as_ref().map(Phone::as_str),
             display_name: self.display_name.as_ref().map(DisplayName::as_str),
             is_active: self.is_active,
@@ -69,7 +70,7 @@ impl User {
 pub struct Shown<'a> {
     pub id: i64,
     pub uid: &'a str,
-    pub email: &'a str,
+    pub email: Option<&'a str>,
     pub phone: Option<&'a str>,
     pub display_name: Option<&'a str>,
     pub is_active: bool,
@@ -84,8 +85,9 @@ pub struct Credential {
     pub uid: String,
     /// None: this user has no password, and cannot log in with one.
     pub hash: Option<PasswordHash>,
-    /// When the person chose this password; a re-hash of the same one leaves it. Never the same for
-    /// two passwords, so what is signed over it (`cc_dev`) is void after a change.
+    /// When the person chose this password; 0 if that is not known. A rehash of the same one leaves it. Never
+    /// the same for two passwords that we have stored, so what is signed over it (`cc_dev`) is void after a
+    /// change. A reset by the service that shares the table moves it where it can be told from a rehash.
     pub password_changed_ms: i64,
     /// Whether the user may log in.
     pub is_active: bool,

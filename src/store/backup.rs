@@ -104,6 +104,36 @@ pub fn back_up(settings: &config::Store, to: &Path, replaces: bool) -> Result<u6
     made
 }
 
+/// Copies a file, before its schema changes, into a folder `to` that [`restore`] takes, in the place of an
+/// earlier one. The program that made the file must restore it.
+///
+/// # Errors
+/// One line that names what cannot be read or written.
+pub(super) fn before_schema(from: &Path, to: &Path) -> Result<(), String> {
+    let file = [SESSIONS, ACCOUNTS]
+        .into_iter()
+        .find(|file| from.ends_with(file.name))
+        .ok_or("it is none of ours")?;
+    let is_there = fs::symlink_metadata(to).is_ok();
+    if is_there && !is_backup(to) {
+        return Err(format!(
+            "{} is no backup, and is not replaced",
+            to.display()
+        ));
+    }
+    let partial = beside(to, "partial");
+    let made = make_private(&partial).and_then(|()| {
+        copy(from, &partial.join(file.name), file)?;
+        sync(&partial)?;
+        publish(&partial, to, is_there)
+    });
+    if made.is_err() {
+        // Half a copy serves no purpose.
+        drop(fs::remove_dir_all(&partial));
+    }
+    made
+}
+
 /// Removes the oldest folders in `dir` whose names begin with `prefix`, and which hold nothing but
 /// backups, until `keep` are left; names sort by age. How many went.
 ///

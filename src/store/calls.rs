@@ -70,7 +70,7 @@ calls! {
         read Credential credential(identifier: Identifier) -> Option<Credential>;
         read CredentialOf credential_of(user: UserId) -> Option<Credential>;
         read User user(user: UserId) -> Option<User>;
-        write Rehash rehash(now_ms: i64, user: UserId, old: PasswordHash, new: PasswordHash)
+        write Rehash rehash(user: UserId, old: PasswordHash, new: PasswordHash)
             -> bool;
         bound UseResetToken use_reset_token(
             now_ms: i64, token_sha256: [u8; 32], user: UserId, new: PasswordHash,
@@ -81,8 +81,7 @@ calls! {
         ) -> Option<Credential>;
         bound SetPassword set_password(now_ms: i64, user: UserId, new: PasswordHash) -> bool;
         write UpdateProfile update_profile(
-            now_ms: i64, user: UserId, display_name: Option<Option<DisplayName>>,
-            phone: Option<Option<Phone>>
+            user: UserId, display_name: Option<Option<DisplayName>>, phone: Option<Option<Phone>>
         ) -> Updated;
         write DeleteUser delete_user(user: UserId) -> bool;
         write SetActive set_active(now_ms: i64, user: UserId, is_active: bool) -> bool;

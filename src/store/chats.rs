@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::schema::{Migration, Upkeep};
 use super::sqlite::{File, Plan};
 use super::{
     Begun, ChatKey, Found, Generation, OnEvent, OwnChat, Owner, StoreError, Turn, Window, logins,
@@ -23,9 +24,11 @@ pub(super) const GRACE_MS: i64 = 15 * 60 * 1000;
 
 /// The file's name in the data folder.
 pub(super) const FILE_NAME: &str = "sessions.db";
-pub(super) const MIGRATIONS: &[&str] = &[
-    include_str!("../../sql/sqlite/sessions/0001_chats_and_windows.sql"),
-    include_str!("../../sql/sqlite/sessions/0002_sessions.sql"),
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration::adds(include_str!(
+        "../../sql/sqlite/sessions/0001_chats_and_windows.sql"
+    )),
+    Migration::adds(include_str!("../../sql/sqlite/sessions/0002_sessions.sql")),
 ];
 
 /// How many rows of each kind are kept.
@@ -49,11 +52,13 @@ impl SessionFile {
         limits: RowLimits,
         disk_bytes_max: i64,
         busy: std::time::Duration,
+        upkeep: Upkeep,
         on_event: OnEvent,
     ) -> Result<Self, String> {
         let plan = Plan {
             name: FILE_NAME,
             migrations: MIGRATIONS,
+            upkeep,
             synchronous: "NORMAL",
             cache_kib: 256,
             disk_bytes_max: Some(disk_bytes_max),

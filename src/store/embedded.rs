@@ -15,7 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::calls::{Account, Login};
 use super::chats::{RowLimits, SessionFile};
+use super::logins;
 use super::patience::Spending;
+use super::schema::Upkeep;
 use super::secrets::{AccountFile, Secrets};
 use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, sqlite};
 use crate::clock::{self, Clock};
@@ -74,6 +76,10 @@ pub(super) enum Call {
     PingAccounts {
         reply: Reply<()>,
     },
+    /// Of all files; answered with one line if one of them cannot be.
+    BringUpToDate {
+        reply: Reply<Result<(), String>>,
+    },
     Login(Login),
     Account(Account),
 }
@@ -92,6 +98,7 @@ impl Call {
             Call::Login(call) => call.is_moot(),
             Call::Account(call) => call.is_moot(),
             Call::BeginChat { .. }
+            | Call::BringUpToDate { .. }
             | Call::OpenChat { .. }
             | Call::SaveTurn { .. }
             | Call::ResetChat { .. } => false,
@@ -122,21 +129,26 @@ impl Queue {
         make: impl FnOnce(Reply<T>) -> Call,
     ) -> Result<T, StoreError> {
         let spending = Spending::begin(metrics::Store::Sqlite, self.timeout);
-        let answered = async {
-            let place = Arc::clone(&self.places).acquire_owned().await;
-            // Closed: the store is stopping.
-            let place = place.map_err(|_| StoreError::Unavailable)?;
-            let (reply, answer) = oneshot::channel();
-            // Both ends below go away with the thread.
-            self.sender
-                .send(Message::Call(make(reply), place))
-                .map_err(|_| StoreError::Unavailable)?;
-            answer.await.map_err(|_| StoreError::Unavailable)?
-        };
-        match tokio::time::timeout_at(spending.deadline, answered).await {
+        match tokio::time::timeout_at(spending.deadline, self.call_patiently(make)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(StoreError::TimedOut),
         }
+    }
+
+    /// The same, however long it takes.
+    async fn call_patiently<T>(
+        &self,
+        make: impl FnOnce(Reply<T>) -> Call,
+    ) -> Result<T, StoreError> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        // Closed: the store is stopping.
+        let place = place.map_err(|_| StoreError::Unavailable)?;
+        let (reply, answer) = oneshot::channel();
+        // Both ends below go away with the thread.
+        self.sender
+            .send(Message::Call(make(reply), place))
+            .map_err(|_| StoreError::Unavailable)?;
+        answer.await.map_err(|_| StoreError::Unavailable)?
     }
 }
 
@@ -149,6 +161,7 @@ impl fmt::Debug for Queue {
 /// The thread before it runs: the files that it will own are opened one by one.
 pub(super) struct Files<'a> {
     settings: &'a config::Store,
+    upkeep: Upkeep,
     on_event: OnEvent,
     busy: Duration,
     sessions: Option<SessionFile>,
@@ -158,10 +171,11 @@ pub(super) struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    pub(super) fn new(settings: &'a config::Store, on_event: OnEvent) -> Self {
+    pub(super) fn new(settings: &'a config::Store, upkeep: Upkeep, on_event: OnEvent) -> Self {
         let (sender, calls) = mpsc::channel();
         Self {
             settings,
+            upkeep,
             on_event,
             busy: BUSY_MIN.max(settings.timeout * 2),
             sessions: None,
@@ -178,8 +192,13 @@ impl<'a> Files<'a> {
     pub(super) fn open_accounts(&mut self) -> Result<(Queue, Secrets), String> {
         let settings = self.settings;
         sqlite::make_folder(&settings.dir)?;
-        let (file, secrets) =
-            AccountFile::open(&settings.dir, settings.outbox_max, self.busy, self.on_event)?;
+        let (file, secrets) = AccountFile::open(
+            &settings.dir,
+            settings.outbox_max,
+            self.busy,
+            self.upkeep,
+            self.on_event,
+        )?;
         self.accounts = Some(file);
         Ok((self.queue.clone(), secrets))
     }
@@ -193,7 +212,14 @@ impl<'a> Files<'a> {
             sessions_max: settings.sessions_max.try_into().unwrap_or(i64::MAX),
         };
         let bytes_max = settings.disk_bytes_max.try_into().unwrap_or(i64::MAX);
-        let file = SessionFile::open(&settings.dir, limits, bytes_max, self.busy, self.on_event)?;
+        let file = SessionFile::open(
+            &settings.dir,
+            limits,
+            bytes_max,
+            self.busy,
+            self.upkeep,
+            self.on_event,
+        )?;
         self.sessions = Some(file);
         Ok(self.queue.clone())
     }
@@ -245,6 +271,13 @@ impl Embedded {
         let mut ended = self.ended.clone();
         // Nothing is ever sent: it changes only by being closed.
         async move { while ended.changed().await.is_ok() {} }
+    }
+
+    pub(super) async fn bring_up_to_date(&self) -> Result<(), String> {
+        let done = self
+            .queue
+            .call_patiently(|reply| Call::BringUpToDate { reply });
+        done.await.map_err(|error| error.to_string())?
     }
 
     pub(super) fn stop(self) -> Result<(), String> {
@@ -322,6 +355,17 @@ impl Worker {
         }
     }
 
+    fn bring_up_to_date(&mut self) -> Result<(), String> {
+        // What others want of the accounts may be gone after the first step, what they want of sessions is not.
+        if let Some(sessions) = &mut self.sessions {
+            sessions.file.bring_up_to_date()?;
+        }
+        match &mut self.accounts {
+            Some(accounts) => accounts.file.bring_up_to_date(),
+            None => Ok(()),
+        }
+    }
+
     /// Nobody has a handle to a file that is not open; who called all the same would learn that the
     /// store is unavailable, because the reply is dropped.
     fn carry_out(&mut self, call: Call) {
@@ -336,6 +380,7 @@ impl Worker {
                     answer(reply, accounts.ping());
                 }
             }
+            Call::BringUpToDate { reply } => answer(reply, Ok(self.bring_up_to_date())),
             call => {
                 if let Some(sessions) = &mut self.sessions {
                     carry_out(call, sessions, self.accounts.as_mut());
@@ -376,34 +421,12 @@ fn carry_out(call: Call, sessions: &mut SessionFile, accounts: Option<&mut Accou
             now_ms,
             token,
             reply,
-        } => answer(reply, chat_user(now_ms, token, sessions, accounts)),
+        } => answer(reply, logins::chat_user(now_ms, token, sessions, accounts)),
         Call::PingSessions { reply } => answer(reply, sessions.ping()),
         Call::Login(call) => call.carry_out(sessions),
         // Of the other file; `Worker::carry_out` has them.
-        Call::PingAccounts { .. } | Call::Account(_) => {}
+        Call::PingAccounts { .. } | Call::Account(_) | Call::BringUpToDate { .. } => {}
     }
-}
-
-/// Where both files are this thread's own, it costs one more read to see that the account does not
-/// admit the session any more: its row may have outlived a crash. An account file that cannot be
-/// read keeps nobody from chatting.
-fn chat_user(
-    now_ms: i64,
-    token: Token,
-    sessions: &mut SessionFile,
-    accounts: Option<&mut AccountFile>,
-) -> Result<Option<UserId>, StoreError> {
-    let Some(session) = sessions.session(now_ms, token)? else {
-        return Ok(None);
-    };
-    let Some(accounts) = accounts else {
-        return Ok(Some(session.user));
-    };
-    let admits = accounts.user(session.user).map(|user| {
-        // The row stays for whoever ends it; it is of no use until then.
-        user.is_some_and(|user| user.admits(session.created_ms))
-    });
-    Ok(admits.unwrap_or(true).then_some(session.user))
 }
 
 /// A caller that gave up meanwhile has dropped its end, and the answer with it.

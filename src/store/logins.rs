@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::chats::{EVICTED_MAX, SWEPT_MAX, SessionFile};
+use super::secrets::AccountFile;
 use super::{NewSession, SESSIONS_PER_USER_MAX, Session, SessionInfo, StoreError};
 use crate::model::{Token, UserId};
 
@@ -232,4 +233,26 @@ fn to_info(row: &Row<'_>) -> rusqlite::Result<SessionInfo> {
         user_agent: row.get(4)?,
         key,
     })
+}
+
+/// Where both files are this thread's own, it costs one more read to see that the account does not
+/// admit the session any more: its row may have outlived a crash. An account file that cannot be
+/// read keeps nobody from chatting.
+pub(super) fn chat_user(
+    now_ms: i64,
+    token: Token,
+    sessions: &mut SessionFile,
+    accounts: Option<&mut AccountFile>,
+) -> Result<Option<UserId>, StoreError> {
+    let Some(session) = sessions.session(now_ms, token)? else {
+        return Ok(None);
+    };
+    let Some(accounts) = accounts else {
+        return Ok(Some(session.user));
+    };
+    let admits = accounts.user(session.user).map(|user| {
+        // The row stays for whoever ends it; it is of no use until then.
+        user.is_some_and(|user| user.admits(session.created_ms))
+    });
+    Ok(admits.unwrap_or(true).then_some(session.user))
 }

@@ -18,6 +18,7 @@ mod patience;
 mod postgres;
 mod redis;
 mod roots;
+mod schema;
 mod secrets;
 mod sessions;
 mod sqlite;
@@ -37,8 +38,12 @@ pub use outcomes::{
     SESSIONS_PER_USER_MAX, Session, SessionInfo, Taken, TokenUse, USER_AGENT_CHARS_MAX, Updated,
 };
 pub use patience::limit;
-pub use postgres::{PostgresFacts, inspect as inspect_postgres};
+pub use postgres::{
+    PostgresFacts, Step as MigrationStep, inspect as inspect_postgres,
+    would_start as would_start_on_postgres,
+};
 pub use redis::{RedisFacts, inspect as inspect_redis};
+pub use schema::Upkeep;
 pub use sessions::Sessions;
 
 /// Longest life of a reset token, milliseconds: a used one is remembered for longer.
@@ -86,7 +91,20 @@ impl Backend {
     /// # Errors
     /// One clear line that names the file, folder or server and what is wrong with it.
     pub fn start(settings: &config::Store, on_event: OnEvent) -> Result<Self, String> {
-        let mut files = Files::new(settings, on_event);
+        Self::start_with(settings, Upkeep::Now, on_event)
+    }
+
+    /// The same, beside a process that may be of an earlier version: what is done about its files' schema is
+    /// the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Backend::start`].
+    pub fn start_with(
+        settings: &config::Store,
+        upkeep: Upkeep,
+        on_event: OnEvent,
+    ) -> Result<Self, String> {
+        let mut files = Files::new(settings, upkeep, on_event);
         let accounts = match &settings.database {
             Some(database) => {
                 AccountsBackend::Postgres(postgres::Postgres::start(settings, database, on_event)?)
@@ -138,6 +156,18 @@ impl Backend {
         }
     }
 
+    /// Migrates the files that were left as they were ([`Upkeep::Later`]). Until then, nothing may be asked of
+    /// the stores; from then on, a server of the version before can read no passwords from them.
+    ///
+    /// # Errors
+    /// One line that names a file; it is as before.
+    pub async fn bring_up_to_date(&self) -> Result<(), String> {
+        match &self.embedded {
+            Some(embedded) => embedded.bring_up_to_date().await,
+            None => Ok(()),
+        }
+    }
+
     /// Resolves when the store's thread has ended: after [`Backend::stop`], or because it
     /// panicked, which should end the process with an error. Never, if there is none.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -160,16 +190,16 @@ impl Backend {
     }
 }
 
-/// Brings the schema in PostgreSQL up to what this version needs, or only tries it (`is_trial`): all is
-/// rolled back. Blocks until no other process migrates. The names of the files that were missing.
+/// Brings the schema in PostgreSQL up to what this version needs, or only tells what that would do
+/// (`is_trial`). Blocks until no other process migrates.
 ///
 /// # Errors
-/// One line that names the server and what is wrong; files before the one at fault stay applied.
+/// Lines on what is wrong, the first of which names the server; see [`MigrationStep`] for what is done by then.
 pub fn migrate(
     database: &config::Database,
     is_trial: bool,
     on_event: OnEvent,
-) -> Result<Vec<&'static str>, String> {
+) -> Result<Vec<MigrationStep>, String> {
     postgres::migrate(database, is_trial, on_event)
 }
 

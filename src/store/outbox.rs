@@ -10,7 +10,7 @@ use super::secrets::AccountFile;
 use super::sqlite::Wanted;
 use super::{OutboxRow, Posted, StoreError};
 use crate::clock;
-use crate::model::{Identifier, Letter, Phone, User, UserId};
+use crate::model::{Email, Identifier, Letter, Phone, User, UserId};
 
 /// What is reported of it.
 pub(super) const FULL: &str = "outbox full, mail dropped";
@@ -170,7 +170,7 @@ pub(super) fn forget(file: &Connection, user: &User) -> rusqlite::Result<()> {
     file.prepare_cached("DELETE FROM outbox WHERE user_id = ?1 OR identifier IN (?2, ?3)")?
         .execute(params![
             user.id.0,
-            user.email.as_str(),
+            user.email.as_ref().map(Email::as_str),
             user.phone.as_ref().map(Phone::as_str)
         ])?;
     Ok(())

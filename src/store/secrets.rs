@@ -7,13 +7,18 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::outbox::FullReport;
+use super::schema::{Migration, Upkeep};
 use super::sqlite::{File, Plan};
 use super::{OnEvent, StoreError};
 use crate::entropy;
 
-pub(super) const MIGRATIONS: &[&str] = &[
-    include_str!("../../sql/sqlite/accounts/0001_secrets.sql"),
-    include_str!("../../sql/sqlite/accounts/0002_users.sql"),
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration::adds(include_str!("../../sql/sqlite/accounts/0001_secrets.sql")),
+    Migration::adds(include_str!("../../sql/sqlite/accounts/0002_users.sql")),
+    Migration {
+        sql: include_str!("../../sql/sqlite/accounts/0003_credentials.sql"),
+        rebuilds: &["users", "credentials"],
+    },
 ];
 /// The file's name in the data folder.
 pub(super) const FILE_NAME: &str = "accounts.db";
@@ -50,11 +55,13 @@ impl AccountFile {
         dir: &Path,
         outbox_max: usize,
         busy: Duration,
+        upkeep: Upkeep,
         on_event: OnEvent,
     ) -> Result<(Self, Secrets), String> {
         let plan = Plan {
             name: FILE_NAME,
             migrations: MIGRATIONS,
+            upkeep,
             synchronous: "FULL",
             cache_kib: 256,
             disk_bytes_max: None,

@@ -3,12 +3,13 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::health::Health;
+use super::schema::{self, Migration, Upkeep};
 use super::{OnEvent, StoreError};
 use crate::clock;
 
@@ -30,7 +31,9 @@ pub(super) struct Plan {
     /// Its name in the data folder.
     pub name: &'static str,
     /// In order; `user_version` is how many of them have been applied.
-    pub migrations: &'static [&'static str],
+    pub migrations: &'static [Migration],
+    /// What is done about an older schema.
+    pub upkeep: Upkeep,
     /// `FULL`: what was committed survives a power cut; `NORMAL`: it survives the process.
     pub synchronous: &'static str,
     /// Page cache in KiB.
@@ -48,26 +51,44 @@ pub(super) type Wanted<'a> = &'a dyn Fn() -> bool;
 #[derive(Debug)]
 pub(super) struct File {
     connection: Connection,
+    path: PathBuf,
+    migrations: &'static [Migration],
+    /// The schema is older, and has been left so.
+    is_behind: bool,
     busy: Duration,
     health: Health,
 }
 
 impl File {
-    /// Opens the file, makes it if it is missing, migrates it. Err: one line that names it.
+    /// Opens the file, makes it if it is missing, and migrates it if the plan says so. Err: one line that names it.
     pub(super) fn open(dir: &Path, plan: Plan, on_event: OnEvent) -> Result<Self, String> {
         let path = dir.join(plan.name);
-        let connection = connect(&path, &plan)
+        let (connection, is_behind) = connect(&path, &plan)
             .and_then(|mut connection| {
-                migrate(&mut connection, plan.migrations)?;
-                Ok(connection)
+                let is_behind = schema::open(&mut connection, &path, plan.migrations, plan.upkeep)?;
+                Ok((connection, is_behind))
             })
             .map_err(|why| format!("{}: {why}", path.display()))?;
         let health = Health::new(plan.name, on_event);
         Ok(Self {
             connection,
+            path,
+            migrations: plan.migrations,
+            is_behind,
             busy: plan.busy,
             health,
         })
+    }
+
+    /// Migrates a file that was left as it was. Err: one line that names it; the file is as before.
+    pub(super) fn bring_up_to_date(&mut self) -> Result<(), String> {
+        if !self.is_behind {
+            return Ok(());
+        }
+        let done = schema::migrate(&mut self.connection, &self.path, self.migrations);
+        done.map_err(|why| format!("{}: {why}", self.path.display()))?;
+        self.is_behind = false;
+        Ok(())
     }
 
     /// Reads; each statement sees the latest commit of any process.
@@ -221,38 +242,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Applies what is missing; in one transaction, so that two processes that start together and a
-/// process that is killed half-way do no harm.
-fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), String> {
-    let known = migrations.len();
-    let outcome = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .and_then(|transaction| {
-            let version: i64 =
-                transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            let applied = usize::try_from(version).unwrap_or(0);
-            if let Some(missing) = migrations.get(applied..)
-                && !missing.is_empty()
-            {
-                for migration in missing {
-                    transaction.execute_batch(migration)?;
-                }
-                transaction.pragma_update(None, "user_version", known as i64)?;
-            }
-            transaction.commit()?;
-            Ok(applied)
-        });
-    match outcome {
-        Ok(version) if version > known => Err(format!(
-            "made by a newer cloudchat (schema {version}, this one knows {known}); \
-             start the newer one, or choose another data folder"
-        )),
-        Ok(_) => Ok(()),
-        Err(error) => Err(explain(&error)),
-    }
-}
-
-fn explain(error: &rusqlite::Error) -> String {
+/// A failure in words that tell what to do, where there is something.
+pub(super) fn explain(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             format!("damaged or no database ({error}); move it away or restore it")

@@ -1,4 +1,4 @@
-//! Users and their credentials in SQL: one method per call.
+//! Users and their credentials in SQLite: one method per call.
 //!
 //! What ends sessions sets `sessions_not_before` to a time after every session that exists: one
 //! millisecond past the store's clock as it stands *inside* the transaction, the caller's time and
@@ -49,8 +49,8 @@ impl AccountFile {
                 return Ok(Registered::PhoneTaken);
             }
             file.prepare_cached(
-                "INSERT INTO users (uid, email, phone, display_name, created_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
+                "INSERT INTO users (uid, email, phone, display_name, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
             .execute(params![
                 free_uid(file)?,
@@ -95,7 +95,6 @@ impl AccountFile {
 
     pub(super) fn rehash(
         &mut self,
-        now_ms: i64,
         user: UserId,
         old: PasswordHash,
         new: PasswordHash,
@@ -103,16 +102,10 @@ impl AccountFile {
         self.file.write(|file| {
             let changed = file
                 .prepare_cached(
-                    "UPDATE credentials SET password_hash = ?3, parameters = ?4, updated_at = ?5
-                     WHERE user_id = ?1 AND password_hash = ?2",
+                    "UPDATE credentials SET secret_hash = ?3
+                     WHERE user_id = ?1 AND type = 'password' AND secret_hash = ?2",
                 )?
-                .execute(params![
-                    user.0,
-                    old.as_str(),
-                    new.as_str(),
-                    new.parameters(),
-                    now_ms
-                ])?;
+                .execute(params![user.0, old.as_str(), new.as_str()])?;
             Ok(changed > 0)
         })
     }
@@ -188,7 +181,6 @@ impl AccountFile {
 
     pub(super) fn update_profile(
         &mut self,
-        now_ms: i64,
         user: UserId,
         display_name: Option<Option<DisplayName>>,
         phone: Option<Option<Phone>>,
@@ -204,15 +196,12 @@ impl AccountFile {
             {
                 return Ok(Updated::PhoneTaken);
             }
-            file.prepare_cached(
-                "UPDATE users SET display_name = ?2, phone = ?3, updated_at = ?4 WHERE id = ?1",
-            )?
-            .execute(params![
-                user.0,
-                found.display_name.as_ref().map(DisplayName::as_str),
-                found.phone.as_ref().map(Phone::as_str),
-                now_ms
-            ])?;
+            file.prepare_cached("UPDATE users SET display_name = ?2, phone = ?3 WHERE id = ?1")?
+                .execute(params![
+                    user.0,
+                    found.display_name.as_ref().map(DisplayName::as_str),
+                    found.phone.as_ref().map(Phone::as_str)
+                ])?;
             Ok(Updated::Done(found))
         })
     }
@@ -223,7 +212,7 @@ impl AccountFile {
                 return Ok(false);
             };
             outbox::forget(file, &found)?;
-            // The credential goes with it (ON DELETE CASCADE).
+            // The credentials go with it (ON DELETE CASCADE).
             file.prepare_cached("DELETE FROM users WHERE id = ?1")?
                 .execute([user.0])?;
             Ok(true)
@@ -238,8 +227,8 @@ impl AccountFile {
     ) -> Result<bool, StoreError> {
         self.file.write(|file| {
             let found = file
-                .prepare_cached("UPDATE users SET is_active = ?2, updated_at = ?3 WHERE id = ?1")?
-                .execute(params![user.0, is_active, now_ms])?;
+                .prepare_cached("UPDATE users SET is_active = ?2 WHERE id = ?1")?
+                .execute(params![user.0, is_active])?;
             if !is_active {
                 end_sessions_now(file, now_ms, user)?;
             }
@@ -316,22 +305,24 @@ const USER: &str = "SELECT id, uid, email, phone, display_name, is_active, creat
     sessions_not_before FROM users";
 
 fn to_user(row: &Row<'_>) -> rusqlite::Result<User> {
+    let email: Option<String> = row.get(2)?;
     let phone: Option<String> = row.get(3)?;
     let display_name: Option<String> = row.get(4)?;
     Ok(User {
         id: UserId(row.get(0)?),
         uid: row.get(1)?,
-        email: Email::stored(row.get(2)?),
+        email: email.map(Email::stored),
         phone: phone.map(Phone::stored),
         display_name: display_name.map(DisplayName::stored),
-        is_active: row.get(5)?,
+        is_active: row.get::<_, Option<_>>(5)?.unwrap_or_default(),
         created_ms: row.get(6)?,
         sessions_not_before_ms: row.get(7)?,
     })
 }
 
-const CREDENTIAL: &str = "SELECT users.id, uid, password_hash, coalesce(changed_at, 0), is_active,
-    sessions_not_before FROM users LEFT JOIN credentials ON user_id = users.id";
+const CREDENTIAL: &str = "SELECT users.id, uid, secret_hash, coalesce(changed_ms, 0),
+    coalesce(is_active, 0), sessions_not_before
+    FROM users LEFT JOIN credentials ON user_id = users.id AND type = 'password'";
 
 fn to_credential(row: &Row<'_>) -> rusqlite::Result<Credential> {
     let hash: Option<String> = row.get(2)?;
@@ -399,14 +390,13 @@ fn put_credential(
     hash: &PasswordHash,
 ) -> rusqlite::Result<()> {
     file.prepare_cached(
-        "INSERT INTO credentials (user_id, password_hash, parameters, changed_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?4)
-         ON CONFLICT (user_id) DO UPDATE SET
-             password_hash = excluded.password_hash, parameters = excluded.parameters,
-             changed_at = max(excluded.changed_at, changed_at + 1),
-             updated_at = excluded.updated_at",
+        "INSERT INTO credentials (user_id, type, secret_hash, created_at, changed_ms)
+         VALUES (?1, 'password', ?2, ?3, ?3)
+         ON CONFLICT (user_id, type) WHERE type IN ('password', 'totp', 'webauthn') DO UPDATE SET
+             secret_hash = excluded.secret_hash,
+             changed_ms = max(excluded.changed_ms, changed_ms + 1)",
     )?
-    .execute(params![user.0, hash.as_str(), hash.parameters(), now_ms])?;
+    .execute(params![user.0, hash.as_str(), now_ms])?;
     Ok(())
 }
 
@@ -416,9 +406,7 @@ fn end_sessions_now(file: &Connection, now_ms: i64, user: UserId) -> rusqlite::R
     let now_ms = now_ms.max(Clock::System.wall_ms());
     let found = file
         .prepare_cached(
-            "UPDATE users SET sessions_not_before = max(?2, sessions_not_before) + 1,
-                 updated_at = ?2
-             WHERE id = ?1",
+            "UPDATE users SET sessions_not_before = max(?2, sessions_not_before) + 1 WHERE id = ?1",
         )?
         .execute(params![user.0, now_ms])?;
     Ok(found > 0)

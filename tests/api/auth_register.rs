@@ -31,6 +31,8 @@ fn rows_in_the_order_of_the_contract() {
     for falsy in [
         json!(null),
         json!(""),
+        json!("   "),
+        json!("\t\u{3000}\n"),
         json!(0),
         json!(false),
         json!([]),
@@ -54,7 +56,7 @@ fn rows_in_the_order_of_the_contract() {
         "a\n@b.c",
         "a\u{0}@b.c",
         "a,b@c.d",
-        " ",
+        "x",
     ] {
         check(json!({"email": email, "phone": "@"}), 400, "Invalid email");
     }

@@ -22,7 +22,8 @@ struct Site {
 }
 
 impl Site {
-    /// Those called `known` are there, those called `off` are switched off, nobody else is there.
+    /// Those called `known` are there, those called `off` are switched off, `bare` have no password, and `null`
+    /// a row without a hash; nobody else is there.
     fn start() -> Self {
         let server = Server::start(&Provider::friendly(), "");
         assert_eq!(Person::new(&server).register("alice@b.c").status, 201);
@@ -33,6 +34,16 @@ impl Site {
             beside.add(&format!("known{n}@b.c"), &hash);
             beside.add(&format!("off{n}@b.c"), &hash);
             beside.disable(&format!("off{n}@b.c"));
+            beside.add(&format!("bare{n}@b.c"), &hash);
+            beside.add(&format!("null{n}@b.c"), &hash);
+        }
+        let of = |name: &str| format!("(SELECT id FROM users WHERE email LIKE '{name}%')");
+        for (change, name) in [
+            ("DELETE FROM credentials", "bare"),
+            ("UPDATE credentials SET secret_hash = NULL", "null"),
+        ] {
+            let sql = format!("{change} WHERE user_id IN {}", of(name));
+            assert_eq!(server.stores.execute(&sql) as usize, USERS);
         }
         Self {
             server,
@@ -88,13 +99,13 @@ fn are_alike(medians: &[f64], share: f64, apart: f64) -> bool {
 #[test]
 fn a_login_takes_as_long_for_whoever_it_is() {
     let site = Site::start();
-    let names = ["known", "unknown", "off"];
+    let names = ["known", "unknown", "off", "bare", "null"];
     let attempts = (0..ATTEMPTS).map(|_| site.medians(names, |name| site.login(name)));
     let mut seen = Vec::new();
     let found = attempts
         .inspect(|medians| seen.push(*medians))
         .find(|medians| are_alike(medians, 0.05, 0.0));
-    let hashed = found.unwrap_or_else(|| panic!("known, unknown, inactive: {seen:?}"))[0];
+    let hashed = found.unwrap_or_else(|| panic!("{names:?}: {seen:?}"))[0];
     // Over the limit nothing is hashed, so it is known at once.
     for _ in 0..10 {
         site.login("alice@b.c");

@@ -8,6 +8,7 @@ mod kit;
 mod address;
 mod asked;
 mod auth_chat;
+mod auth_credentials;
 mod auth_login;
 mod auth_password;
 mod auth_races;

@@ -6,6 +6,10 @@
 
 mod direct;
 mod migration;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../old_service/mod.rs"]
+mod old_service;
+mod old_tables;
 mod outages;
 mod pgbouncer;
 mod pgbouncer_old;

@@ -1,73 +1,126 @@
-//! The schema: made from nothing, or from what the service that CloudChat replaces has left.
+//! The schema: made from nothing, from the tables of the service that CloudChat replaces, or from those of our
+//! own last version.
 
 use std::thread;
 
-use cloudchat::model::{Identifier, UserId};
-use cloudchat::store::{Backend, migrate};
+use cloudchat::model::UserId;
+use cloudchat::store::{Accounts, Backend, MigrationStep, migrate};
+use serde_json::Value;
 
-use super::support::{quiet, settings};
+use super::support::{locked, quiet, settings, shared};
+use crate::old_service;
 
-const ALL: [&str; 2] = ["0001_users", "0002_accounts"];
-const OLD_HASH: &str = "$argon2id$v=19$m=65536,t=3,p=4$Rtkqnclci330YnLCH27jNg$gEuR8x5mzBp2xzngE4wXOZro+TaYathyGZ7U5wGK1vQ";
+pub const OLD_PARAMETERS: &str = "$argon2id$v=19$m=65536,t=3,p=4";
 
-/// Kindred types that the old service's tables may have, and nothing of ours.
-const OLD_TABLES: &str = "
-    CREATE TABLE users (
-        id SERIAL PRIMARY KEY, uid CHAR(12) NOT NULL UNIQUE, email VARCHAR(255) NOT NULL UNIQUE,
-        phone VARCHAR(50) UNIQUE, display_name VARCHAR(100), is_active BOOLEAN DEFAULT TRUE,
-        created_at TIMESTAMP DEFAULT now(), updated_at TIMESTAMP DEFAULT now());
-    CREATE TABLE credentials (
-        user_id INTEGER PRIMARY KEY REFERENCES users (id),
-        password_hash VARCHAR(255) NOT NULL);
-    CREATE TABLE sessions (sid TEXT PRIMARY KEY, user_id INTEGER);";
+/// What an SQL client sees of the tables that both services use: columns, constraints, indexes, triggers.
+const SHAPE: &str = "
+    SELECT format('%s.%s %s %s %s', attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull,
+                  pg_get_expr(adbin, adrelid))
+    FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE attrelid = ANY (ARRAY['users', 'credentials', 'sessions', 'secrets', 'used_tokens', 'outbox']::regclass[])
+        AND attnum > 0 AND NOT attisdropped
+    UNION ALL SELECT format('%s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    ORDER BY 1";
 
-fn url(server: &str, database: &str) -> String {
-    format!("{}/{database}", super::support::shared().address(server))
+pub fn url(server: &str, database: &str) -> String {
+    format!("{}/{database}", shared().address(server))
 }
 
-fn run(url: &str, is_trial: bool) -> Result<Vec<&'static str>, String> {
+pub fn sql(database: &str, sql: &str) -> String {
+    shared().psql("POSTGRES", database, sql)
+}
+
+pub fn admin(database: &str, sql: &str) -> String {
+    shared().psql("POSTGRES_ADMIN", database, sql)
+}
+
+pub fn run(url: &str, is_trial: bool) -> Result<Vec<MigrationStep>, String> {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(&folder, url, "auto");
     migrate(settings.database.as_ref().unwrap(), is_trial, quiet)
 }
 
+fn names(steps: &[MigrationStep]) -> Vec<&str> {
+    steps.iter().map(|step| step.name).collect()
+}
+
 /// Why a server on this database does not start.
-fn refusal(url: &str) -> String {
+pub fn refusal(url: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let started = Backend::start(&settings(&folder, url, "auto"), quiet);
     started.map(|_| ()).unwrap_err()
 }
 
+/// A database as the old service has it, with so many ordinary users.
+pub fn old_database(users: usize) -> String {
+    let database = shared().database();
+    let psql = shared().address("PSQL");
+    old_service::populate(psql, &url("POSTGRES", &database), users);
+    database
+}
+
+/// A database as our last version has it.
+fn last_database() -> (String, Value) {
+    let database = shared().database();
+    sql(
+        &database,
+        include_str!("../fixtures/last_version/postgres.sql"),
+    );
+    let expected = include_str!("../fixtures/last_version/expected.json");
+    let expected: Value = serde_json::from_str(expected).unwrap();
+    (database, expected["postgres"].clone())
+}
+
+pub struct Open {
+    pub backend: Backend,
+    pub store: Accounts,
+    _folder: tempfile::TempDir,
+}
+
+pub fn open(database: &str) -> Open {
+    let folder = tempfile::tempdir().unwrap();
+    let url = url("POSTGRES", database);
+    let backend = Backend::start(&settings(&folder, &url, "named"), quiet).unwrap();
+    Open {
+        store: backend.connect().accounts,
+        backend,
+        _folder: folder,
+    }
+}
+
 #[test]
 fn an_empty_database_gets_it_once_even_from_two_at_a_time() {
-    let services = super::support::shared();
-    let database = services.database();
+    let database = shared().database();
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     // The pooler hands out server connections by the transaction; the lock holds all the same.
     let url = url("PGBOUNCER_OLD", &database);
     let missing = refusal(&url);
     assert!(
-        missing.ends_with("its schema is 0, this cloudchat needs 2: run `cloudchat migrate`"),
+        missing.ends_with("its schema is 0, this cloudchat needs 3: run `cloudchat migrate`"),
         "{missing}"
     );
-    assert_eq!(run(&url, true), Ok(ALL.to_vec()));
-    assert_eq!(services.psql("POSTGRES", &database, tables), "0");
+    let tried = run(&url, true).unwrap();
+    assert_eq!(names(&tried), ["0003_accounts", "indexes"]);
+    assert_eq!(sql(&database, tables), "0");
     let both: Vec<_> = thread::scope(|scope| {
         let both: Vec<_> = (0..2).map(|_| scope.spawn(|| run(&url, false))).collect();
         both.into_iter()
             .map(|one| one.join().unwrap().unwrap())
             .collect()
     });
-    let mut applied = both.concat();
-    applied.sort_unstable();
-    assert_eq!(applied, ALL);
+    let applied = both.concat();
+    assert_eq!(applied, tried, "as foreseen, and once");
     assert_eq!(run(&url, true), Ok(vec![]));
     assert_eq!(run(&url, false), Ok(vec![]));
-    let newer = "INSERT INTO schema_migrations (number, name) VALUES (3, 'x')";
-    services.psql("POSTGRES", &database, newer);
+    let newer = "INSERT INTO schema_migrations (number, name) VALUES (4, 'x')";
+    sql(&database, newer);
     for refused in [refusal(&url), run(&url, false).unwrap_err()] {
         assert!(
-            refused.contains("made by a newer cloudchat (schema 3, this one knows 2)"),
+            refused.contains("made by a newer cloudchat (schema 4, this one knows 3)"),
             "{refused}"
         );
         assert_eq!(refused.lines().count(), 1);
@@ -75,103 +128,189 @@ fn an_empty_database_gets_it_once_even_from_two_at_a_time() {
     }
 }
 
+#[test]
+fn all_ways_lead_to_one_schema() {
+    let empty = shared().database();
+    let (last, _) = last_database();
+    let failed = old_database(1);
+    // What the last version leaves behind, which fails on these tables.
+    sql(
+        &failed,
+        "CREATE TABLE schema_migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL,
+             applied_at TIMESTAMPTZ NOT NULL DEFAULT now());
+         INSERT INTO schema_migrations (number, name) VALUES (1, '0001_users');
+         CREATE INDEX sessions_user_id_idx ON sessions (user_id)",
+    );
+    let shapes: Vec<_> = [empty, old_database(1), failed, last]
+        .iter()
+        .map(|database| {
+            let way = format!("{database}: {:?}", sql(database, "SELECT 1"));
+            let done = run(&url("POSTGRES", database), false);
+            assert!(done.is_ok(), "{way}: {done:?}");
+            sql(database, SHAPE)
+        })
+        .collect();
+    for shape in &shapes[1..] {
+        let missing: Vec<_> = shapes[0].lines().filter(|l| !shape.contains(l)).collect();
+        let more: Vec<_> = shape.lines().filter(|l| !shapes[0].contains(l)).collect();
+        assert_eq!((missing, more), (vec![], vec![]));
+    }
+}
+
 #[tokio::test]
-async fn the_old_service_s_tables_are_taken_over_and_go_on_being_written() {
-    let services = super::support::shared();
-    let database = services.database();
-    let sql = |sql: &str| services.psql("POSTGRES", &database, sql);
-    sql(OLD_TABLES);
-    sql(&format!(
-        "INSERT INTO users (uid, email, phone, display_name, is_active, created_at) VALUES
-             ('b0b5d8f178f1', 'alice@b.c', '+1', 'Alice', TRUE, '2025-01-02 03:04:05.678'),
-             ('b0b5d8f178f2', 'off@b.c', NULL, NULL, NULL, NULL);
-         INSERT INTO credentials SELECT id, '{OLD_HASH}' FROM users"
-    ));
-    let url = url("POSTGRES", &database);
-    assert_eq!(run(&url, false), Ok(ALL.to_vec()));
-    let folder = tempfile::tempdir().unwrap();
-    let backend = Backend::start(&settings(&folder, &url, "named"), quiet).unwrap();
-    let store = backend.connect().accounts;
-    let alice = store.user(UserId(1)).await.unwrap().unwrap();
-    assert_eq!(
-        (alice.uid.as_str(), alice.email.as_str(), alice.created_ms),
-        ("b0b5d8f178f1", "alice@b.c", 1_735_787_045_678)
+async fn every_user_of_the_old_service_can_be_read() {
+    let database = old_database(500);
+    let before = sql(
+        &database,
+        "SELECT count(*), md5(string_agg(u::text, ',' ORDER BY id)) FROM users u",
     );
-    assert!(alice.is_active && alice.admits(0));
-    let off = store.user(UserId(2)).await.unwrap().unwrap();
-    assert!(!off.is_active && off.created_ms == 0);
-    assert_eq!(
-        store.find_users("b0b5d8f178f1").await,
-        Ok(vec![alice.clone()])
-    );
-    let credential = async || {
-        let identifier = Identifier::parse("+1").unwrap();
-        store.credential(&identifier).await.unwrap().unwrap()
+    let hashes = "SELECT count(*), md5(string_agg(concat_ws(',', id, user_id, type, secret_hash, provider, provider_uid,
+        created_at), ';' ORDER BY id)) FROM credentials";
+    let hashes_before = sql(&database, hashes);
+    run(&url("POSTGRES", &database), false).unwrap();
+    let same = "SELECT count(*), md5(string_agg(u::text, ',' ORDER BY id))
+        FROM (SELECT id, uid, email, phone, display_name, is_active, created_at FROM users) u";
+    assert_eq!(sql(&database, same), before);
+    assert_eq!(sql(&database, hashes), hashes_before);
+    let open = open(&database);
+    let store = &open.store;
+    let mut after = UserId(0);
+    let mut seen = 0;
+    loop {
+        let page = store.list_users(after, 100).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = last.id;
+        seen += page.len();
+        for user in page {
+            let credential = store.credential_of(user.id).await.unwrap();
+            assert_eq!(
+                credential.unwrap().user,
+                user.id,
+                "with or without a password"
+            );
+        }
+    }
+    let users: usize = before.split('|').next().unwrap().parse().unwrap();
+    assert_eq!(seen, users);
+    let find = async |what: &str| -> Vec<(bool, bool, Option<i64>)> {
+        let mut found = Vec::new();
+        for user in store.list_users(UserId(0), 10_000).await.unwrap() {
+            if user
+                .email
+                .as_ref()
+                .is_some_and(|email| email.as_str().starts_with(what))
+            {
+                let credential = store.credential_of(user.id).await.unwrap().unwrap();
+                found.push((user.is_active, credential.hash.is_some(), user.created_ms));
+            }
+        }
+        found
     };
-    let before = credential().await;
-    assert_eq!(before.hash.as_ref().unwrap().as_str(), OLD_HASH);
-    let old = "$argon2id$v=19$m=65536,t=3,p=4".to_owned();
-    assert_eq!(store.hash_mix().await, Ok(vec![(old.clone(), 2)]));
-    // It registers somebody, replaces a password, and gives up another.
-    sql(&format!(
-        "INSERT INTO users (uid, email) VALUES ('b0b5d8f178f3', 'bob@b.c');
-         INSERT INTO credentials SELECT id, '{OLD_HASH}' FROM users WHERE email = 'bob@b.c';
-         UPDATE credentials SET password_hash = '$argon2i$x$y' WHERE user_id = 1;
-         DELETE FROM credentials WHERE user_id = 2"
+    assert!(matches!(
+        find("inactive-null@").await[..],
+        [(false, true, Some(_))]
     ));
-    let mut mix = store.hash_mix().await.unwrap();
-    mix.sort();
-    assert_eq!(mix, [("$argon2i".to_owned(), 1), (old.clone(), 1)]);
-    let after = credential().await;
-    assert!(
-        after.password_changed_ms > before.password_changed_ms,
-        "a new password"
-    );
-    // What is ours to write counts once, and a hash of the same password is no change.
-    let (was, now) = (after.hash.clone().unwrap(), before.hash.clone().unwrap());
-    assert_eq!(store.rehash(0, UserId(1), &was, now).await, Ok(true));
-    assert_eq!(
-        credential().await.password_changed_ms,
-        after.password_changed_ms
-    );
-    assert_eq!(store.hash_mix().await, Ok(vec![(old, 2)]));
-    assert_eq!(store.delete_user(UserId(1)).await, Ok(true));
-    backend.stop().unwrap();
+    assert!(matches!(
+        find("inactive-false@").await[..],
+        [(false, true, Some(_))]
+    ));
+    assert!(matches!(
+        find("created-null@").await[..],
+        [(true, true, None)]
+    ));
+    let mix = store.hash_mix().await.unwrap();
+    let (parameters, count) = &mix[0];
+    assert_eq!(parameters, OLD_PARAMETERS);
+    assert!((500..seen as u32).contains(count), "{mix:?}");
+    assert!(mix.len() > 3, "{mix:?}");
+    open.backend.stop().unwrap();
+}
+
+#[tokio::test]
+async fn the_last_version_s_accounts_come_through() {
+    let (database, expected) = last_database();
+    let before = sql(&database, "SELECT count(*) FROM outbox");
+    let done = run(&url("POSTGRES", &database), false).unwrap();
+    assert_eq!(names(&done)[0], "0003_accounts_from_0002");
+    let open = open(&database);
+    let store = &open.store;
+    for user in expected["users"].as_array().unwrap() {
+        let id = UserId(user["id"].as_i64().unwrap());
+        let found = store.user(id).await.unwrap().unwrap();
+        let shown = serde_json::json!(found.shown());
+        for field in ["uid", "email", "phone", "display_name"] {
+            assert_eq!(shown[field], user[field], "{field} of {id}");
+        }
+        assert_eq!(
+            shown["is_active"],
+            user["is_active"].as_bool().unwrap_or_default()
+        );
+        assert_eq!(found.created_ms, user["created_ms"].as_i64());
+        assert_eq!(
+            Some(found.sessions_not_before_ms),
+            user["sessions_not_before"].as_i64()
+        );
+        let credential = store.credential_of(id).await.unwrap().unwrap();
+        assert_eq!(
+            credential.hash.as_ref().map(|hash| hash.as_str()),
+            user["hash"].as_str()
+        );
+        assert_eq!(
+            Some(credential.password_changed_ms),
+            user["changed_ms"].as_i64()
+        );
+    }
+    let users = expected["users"].as_array().unwrap().len().to_string();
+    assert_eq!(sql(&database, "SELECT count(*) FROM users"), users);
+    assert_eq!(sql(&database, "SELECT count(*) FROM outbox"), before);
+    let used = "SELECT count(*) FROM used_tokens";
+    assert_eq!(sql(&database, used), expected["used_tokens"].to_string());
+    let new = super::support::new_user("next@b.c");
+    let made = store.register(super::support::T0, new).await;
+    let next = UserId(expected["next_user_id"].as_i64().unwrap());
+    assert_eq!(made, Ok(cloudchat::store::Registered::Done(next)));
+    open.backend.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn telling_what_would_be_done_locks_nothing() {
+    let database = old_database(1);
+    let url = url("POSTGRES", &database);
+    let before = sql(&database, "SELECT count(*) FROM pg_class");
+    let locker = locked(shared(), &database, "users, credentials, sessions").await;
+    let tried = tokio::task::spawn_blocking(move || run(&url, true))
+        .await
+        .unwrap()
+        .unwrap();
+    drop(locker);
+    assert_eq!(names(&tried), ["0003_accounts", "indexes"]);
+    let lines: Vec<_> = tried.iter().flat_map(|step| &step.changes).collect();
+    for part in [
+        "users: email may be NULL",
+        "credentials: new columns changed_ms",
+        "cloudchat_credentials_by_user",
+    ] {
+        assert!(lines.iter().any(|line| line.contains(part)), "{lines:?}");
+    }
+    assert_eq!(sql(&database, "SELECT count(*) FROM pg_class"), before);
 }
 
 #[test]
-fn tables_that_are_not_as_expected_stay_as_they_are() {
-    let services = super::support::shared();
-    for (change, expected) in [
-        (
-            "ALTER TABLE users DROP CONSTRAINT users_email_key",
-            "0002_accounts: there is no unique or exclusion constraint matching",
-        ),
-        (
-            "ALTER TABLE users DROP COLUMN display_name",
-            "0002_accounts: column \"display_name\" of relation \"users\" does not exist",
-        ),
-        (
-            "CREATE TABLE outbox (x INTEGER)",
-            "0002_accounts: relation \"outbox\" already exists",
-        ),
-    ] {
-        let database = services.database();
-        services.psql("POSTGRES", &database, &format!("{OLD_TABLES} {change}"));
-        let url = url("POSTGRES", &database);
-        for is_trial in [true, false] {
-            let refused = run(&url, is_trial).unwrap_err();
-            assert!(refused.contains(expected), "{refused}");
-        }
-        let columns = "SELECT count(*) FROM information_schema.columns
-            WHERE column_name IN ('sessions_not_before', 'changed_ms')";
-        assert_eq!(services.psql("POSTGRES", &database, columns), "0");
-        let refused = refusal(&url);
-        assert!(
-            refused.contains("its schema is 1, this cloudchat needs 2"),
-            "{refused}"
-        );
-    }
+fn an_index_whose_build_was_cut_short_is_built_anew() {
+    let database = old_database(1);
+    let url = url("POSTGRES", &database);
+    run(&url, false).unwrap();
+    let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'cloudchat_credentials_by_user'::regclass";
+    admin(
+        &database,
+        "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'cloudchat_credentials_by_user'::regclass",
+    );
+    let tried = run(&url, true).unwrap();
+    assert_eq!(names(&tried), ["indexes"]);
+    assert_eq!(sql(&database, valid), "f");
+    assert_eq!(run(&url, false).unwrap(), tried);
+    assert_eq!(sql(&database, valid), "t");
+    assert_eq!(run(&url, false).unwrap(), []);
 }
 
 #[test]

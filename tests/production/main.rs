@@ -16,11 +16,18 @@ mod kit;
 mod cli;
 mod commands;
 mod failover;
+mod last_version;
 mod load;
+mod migration_under_load;
 mod moving;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../old_service/mod.rs"]
+mod old_service;
 mod outages;
 mod round_trips;
 #[path = "../services/services.rs"]
 mod services;
+#[path = "../postgres/sql.rs"]
+mod sql;
 mod statements;
 mod timing;

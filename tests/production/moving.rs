@@ -1,165 +1,267 @@
-//! Beside the service that CloudChat replaces, on the same stores: what one of them has made works in the
-//! other. The other's part is played by writing what it writes.
+//! Beside the service that CloudChat replaces, on the same PostgreSQL and Redis: what one of them writes works in the
+//! other, at once. The other is tests/old_service, on its own tables with its own data.
 
-use serde_json::json;
+mod both_ways;
+mod down_again;
+mod odd_rows;
+mod redis_keys;
+mod resets;
 
-use crate::kit::stores::{Database, Stores, connect, migrate, runtime};
-use crate::kit::{PASSWORD, Person, Provider, Server, fails};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::kit::stores::{Accounts, Database, Pair, Stores, migrate};
+use crate::kit::{Person, Provider, Server};
+use crate::old_service::{self, Service};
 use crate::services::Services;
 
-/// What argon2-cffi 25.1 makes of [`PASSWORD`] with the old service's parameters.
-pub const OLD_HASH: &str = "$argon2id$v=19$m=65536,t=3,p=4$Rtkqnclci330YnLCH27jNg$gEuR8x5mzBp2xzngE4wXOZro+TaYathyGZ7U5wGK1vQ";
-/// 32 random bytes as the old service writes them: `secrets.token_urlsafe(32)`.
-const SID: &str = "Zk3J0sQ8pR5tV7wX9yB1cD2eF4gH6iJ8kL0mN2oP4qR";
-const RESET: &str = "aK3J0sQ8pR5tV7wX9yB1cD2eF4gH6iJ8kL0mN2oP4qR";
+/// How the hashes of either begin.
+pub const THEIRS: &str = "$argon2id$v=19$m=65536,t=3,p=4$";
+pub const OURS: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
+/// A password that nobody has at first.
 const OTHER: &str = "battery staple 2";
-const WEEK: i64 = 604_800;
+/// Ordinary users that are there before CloudChat is.
+const USERS: usize = 50;
 
-/// Alice and her password, as the old service makes them; her number.
-fn old_alice(server: &Server) -> String {
-    let user = "INSERT INTO users (uid, email, phone, display_name, is_active)
-        VALUES ('b0b5d8f178f1', 'alice@b.c', NULL, 'Alice', TRUE)";
-    let credential = format!(
-        "INSERT INTO credentials (user_id, password_hash)
-         SELECT id, '{OLD_HASH}' FROM users WHERE email = 'alice@b.c'"
-    );
-    assert_eq!(server.stores.execute(user), 1);
-    assert_eq!(server.stores.execute(&credential), 1);
-    let mut alice = Person::new(server);
-    assert_eq!(alice.login("alice@b.c", PASSWORD).status, 200);
-    alice.get("/auth/me").json()["user"]["id"].to_string()
+/// Each story on every way to the database: straight, and by a new or an old PgBouncer.
+macro_rules! on_every_way {
+    ($($story:ident),*) => {
+        mod direct {
+            $(#[test] fn $story() { super::$story(crate::moving::Moving::start("POSTGRES")); })*
+        }
+        mod pgbouncer {
+            $(#[test] fn $story() { super::$story(crate::moving::Moving::start("PGBOUNCER")); })*
+        }
+        mod pgbouncer_old {
+            $(#[test] fn $story() { super::$story(crate::moving::Moving::start("PGBOUNCER_OLD")); })*
+        }
+    };
+}
+use on_every_way;
+
+/// PostgreSQL and its poolers for all stories: none of them harms it.
+fn shared() -> &'static Services {
+    static SHARED: OnceLock<Services> = OnceLock::new();
+    SHARED.get_or_init(|| Services::start("postgres,pgbouncer,pgbouncer-old"))
 }
 
-/// A session as the old service makes it.
-fn old_session<'a>(services: &Services, server: &'a Server, user: &str) -> Person<'a> {
-    let set = ["SET", &format!("sess:{SID}"), user, "EX", "604800"];
-    assert_eq!(services.redis(&set), "OK");
+/// A server of ours and the old service, on a database that was the latter's alone.
+pub struct Moving {
+    server: Server,
+    old: Service,
+    tables: Tables<'static>,
+    /// A Redis that is theirs alone.
+    redis: Services,
+}
+
+/// Their database.
+pub struct Tables<'a> {
+    services: &'a Services,
+    /// The end of the variable's name that says by which way both go there.
+    way: &'static str,
+    name: String,
+    /// By that way.
+    pub url: String,
+}
+
+/// A row of type `password`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PasswordRow {
+    id: i64,
+    hash: String,
+    /// When the person chose the password, as far as we know.
+    changed_ms: i64,
+}
+
+impl Moving {
+    /// By that way to PostgreSQL.
+    fn start(way: &'static str) -> Self {
+        let redis = Services::start("redis");
+        let tables = Tables::populated(shared(), way, USERS);
+        migrate(&tables.url);
+        let server = tables.serve(&redis);
+        let old = Service::start(&tables.url, redis.address("REDIS"), &["serve"]);
+        Self {
+            server,
+            old,
+            tables,
+            redis,
+        }
+    }
+}
+
+impl<'a> Tables<'a> {
+    /// The old service's, with so many ordinary users and all odd ones.
+    pub fn populated(services: &'a Services, way: &'static str, users: usize) -> Self {
+        let name = services.database();
+        let direct = format!("{}/{name}", services.address("POSTGRES"));
+        old_service::populate(services.address("PSQL"), &direct, users);
+        let url = format!("{}/{name}", services.address(way));
+        Self {
+            services,
+            way,
+            name,
+            url,
+        }
+    }
+
+    /// A server of ours on them, with sessions in this Redis; they go with it.
+    pub fn serve(&self, redis: &Services) -> Server {
+        let direct = self.services.address("POSTGRES");
+        let pair = Pair {
+            accounts: Some(Accounts::new(self.services.address(self.way), direct)),
+            sessions: Some(redis.address("REDIS").to_owned()),
+            is_shared: false,
+        };
+        let database = Database {
+            name: self.name.clone(),
+            direct: direct.to_owned(),
+        };
+        let stores = Stores::of(&pair, Some(database));
+        Server::over(stores, &Provider::friendly(), "")
+    }
+
+    /// What SQL finds, a line for each row.
+    pub fn sql(&self, sql: &str) -> String {
+        self.services.psql("POSTGRES", &self.name, sql)
+    }
+
+    /// The row of type `password` that this user has.
+    #[track_caller]
+    fn password(&self, email: &str) -> PasswordRow {
+        let email = email.replace('\'', "''");
+        let sql = format!(
+            "SELECT credentials.id, coalesce(secret_hash, ''), changed_ms FROM credentials JOIN users ON users.id = user_id
+             WHERE type = 'password' AND email = '{email}'"
+        );
+        let found = self.sql(&sql);
+        let [id, hash, changed_ms] = found.split('|').collect::<Vec<_>>()[..] else {
+            panic!("{email} has one row: {found:?}");
+        };
+        let number = |text: &str| text.parse().expect("it is a number");
+        PasswordRow {
+            id: number(id),
+            hash: hash.to_owned(),
+            changed_ms: number(changed_ms),
+        }
+    }
+}
+
+impl PasswordRow {
+    /// The same row with the same password, whose hash begins like this now.
+    #[track_caller]
+    fn is_rehashed(&self, from: &Self, begin: &str) {
+        assert!(self.hash.starts_with(begin), "{begin}: {self:?}");
+        assert_eq!(
+            (self.id, self.changed_ms),
+            (from.id, from.changed_ms),
+            "the same password in the same row"
+        );
+    }
+}
+
+/// What the old service is asked to do.
+impl Service {
+    fn register(&mut self, email: &str, password: &str) {
+        self.done(&json!({"do": "register", "email": email, "password": password}));
+    }
+
+    /// Its session, and whether it has made another hash.
+    #[track_caller]
+    pub fn login(&mut self, identifier: &str, password: &str) -> (String, bool) {
+        let asked = json!({"do": "login", "identifier": identifier, "password": password});
+        let answer = self.done(&asked);
+        (text(&answer["sid"]), answer["rehashed"] == true)
+    }
+
+    /// The user, as its `/auth/me` shows it.
+    #[track_caller]
+    fn me(&mut self, sid: &str) -> Value {
+        self.done(&json!({"do": "me", "sid": sid}))["user"].clone()
+    }
+
+    /// The token that it mails.
+    #[track_caller]
+    fn forgot(&mut self, identifier: &str) -> String {
+        text(&self.done(&json!({"do": "forgot", "identifier": identifier}))["token"])
+    }
+
+    /// How many sessions it has ended.
+    #[track_caller]
+    fn reset(&mut self, token: &str, password: &str) -> u64 {
+        let answer = self.done(&json!({"do": "reset", "token": token, "password": password}));
+        answer["revoked_sessions"].as_u64().expect("a number")
+    }
+
+    /// It answers with this error.
+    #[track_caller]
+    fn refuses(&mut self, operation: &Value, error: &str) {
+        let answer = self.ask(operation);
+        assert_eq!(
+            (&answer["ok"], &answer["error"]),
+            (&json!(false), &json!(error)),
+            "{operation}"
+        );
+    }
+
+    #[track_caller]
+    fn refuses_login(&mut self, identifier: &str, password: &str, why: &str) {
+        let asked = json!({"do": "login", "identifier": identifier, "password": password});
+        self.refuses(&asked, &format!("Invalid credentials: {why}"));
+    }
+
+    #[track_caller]
+    fn refuses_session(&mut self, sid: &str) {
+        self.refuses(&json!({"do": "me", "sid": sid}), "Unauthorized");
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("it is a text").to_owned()
+}
+
+/// Somebody with this session.
+fn with_session<'a>(server: &'a Server, sid: &str) -> Person<'a> {
     let mut person = Person::new(server);
-    person.cookies.insert("cc_auth".into(), SID.into());
+    person.cookies.insert("cc_auth".into(), sid.to_owned());
     person
 }
 
-#[test]
-fn sessions_of_each_work_in_the_other() {
-    let services = Services::start("postgres,redis");
-    let pair = services.pair("POSTGRES", "REDIS");
-    let server = Server::on(&pair, &Provider::friendly(), "");
-    let user = old_alice(&server);
-    let mut there = old_session(&services, &server, &user);
-    let me = there.get("/auth/me");
-    assert_eq!(me.status, 200, "{}", me.body);
-    assert_eq!(me.json()["user"]["uid"], "b0b5d8f178f1");
-    let mut here = Person::new(&server);
-    assert_eq!(here.login("alice@b.c", PASSWORD).status, 200);
-    // It is known among her sessions, which our login has found written down.
-    let listed = here.get("/auth/sessions").json();
-    assert_eq!(
-        listed["sessions"].as_array().map(Vec::len),
-        Some(3),
-        "{listed}"
-    );
-    // What the old service looks up: the number behind the cookie, for a week.
-    let key = format!("sess:{}", here.cookies["cc_auth"]);
-    assert_eq!(services.redis(&["GET", &key]), user);
-    let ttl: i64 = services.redis(&["TTL", &key]).parse().expect("seconds");
-    assert!((WEEK - 60..=WEEK).contains(&ttl), "{ttl}");
-    // A logout at either ends the session at both.
-    assert_eq!(here.send("POST /auth/logout", None).status, 200);
-    assert_eq!(services.redis(&["EXISTS", &key]), "0");
-    services.redis(&["DEL", &format!("sess:{SID}")]);
-    assert_eq!(there.me(), 401);
+/// Somebody who has logged in here.
+#[track_caller]
+fn logged_in<'a>(server: &'a Server, identifier: &str, password: &str) -> Person<'a> {
+    let mut person = Person::new(server);
+    let reply = person.login(identifier, password);
+    assert_eq!(reply.status, 200, "{identifier}: {}", reply.body);
+    person
 }
 
-#[test]
-fn a_password_change_ends_sessions_of_the_old_service() {
-    let services = Services::start("postgres,redis");
-    let pair = services.pair("POSTGRES", "REDIS");
-    let server = Server::on(&pair, &Provider::friendly(), "");
-    let user = old_alice(&server);
-    let mut there = old_session(&services, &server, &user);
-    assert_eq!(there.me(), 200);
-    let mut here = Person::new(&server);
-    assert_eq!(here.login("alice@b.c", PASSWORD).status, 200);
-    let body = json!({"old_password": PASSWORD, "new_password": OTHER});
-    assert_eq!(here.post("/auth/password/change", &body).status, 200);
-    assert_eq!(there.me(), 401);
-    let key = format!("sess:{SID}");
+/// Somebody fails to log in here.
+#[track_caller]
+fn refused(server: &Server, identifier: &str, password: &str) {
+    let reply = Person::new(server).login(identifier, password);
     assert_eq!(
-        services.redis(&["EXISTS", &key]),
-        "0",
-        "gone for the old service too"
+        (reply.status, reply.body.as_str()),
+        (401, r#"{"ok":false,"error":"Invalid credentials"}"#),
+        "{identifier}"
     );
 }
 
-#[test]
-fn reset_tokens_of_the_old_service_work_once() {
-    let services = Services::start("postgres,redis");
-    let pair = services.pair("POSTGRES", "REDIS");
-    let server = Server::on(&pair, &Provider::friendly(), "");
-    let user = old_alice(&server);
-    let mut there = old_session(&services, &server, &user);
-    let key = format!("pwreset:{RESET}");
-    assert_eq!(services.redis(&["SET", &key, &user, "EX", "900"]), "OK");
-    let body = json!({"token": RESET, "password": OTHER});
-    let reply = Person::new(&server).post("/auth/password/reset", &body);
+/// The user, as our `/auth/me` shows it.
+#[track_caller]
+fn me(person: &mut Person<'_>) -> Value {
+    let reply = person.get("/auth/me");
     assert_eq!(reply.status, 200, "{}", reply.body);
-    assert_eq!(services.redis(&["EXISTS", &key]), "0");
-    assert_eq!(there.me(), 401);
-    // Not even if the key comes back.
-    services.redis(&["SET", &key, &user, "EX", "900"]);
-    let reply = Person::new(&server).post("/auth/password/reset", &body);
-    fails(&reply, 400, "Token invalid or expired");
-    // What is no token of the old service is no key either.
-    services.redis(&["SET", "pwreset:short", &user, "EX", "900"]);
-    let body = json!({"token": "short", "password": OTHER});
-    let reply = Person::new(&server).post("/auth/password/reset", &body);
-    fails(&reply, 400, "Token invalid or expired");
-    assert_eq!(Person::new(&server).login("alice@b.c", OTHER).status, 200);
+    reply.json()["user"].clone()
 }
 
-#[test]
-fn a_database_of_the_old_service_is_taken_over_with_its_data() {
-    let services = Services::start("postgres,redis");
-    let direct = services.address("POSTGRES");
-    let admin = connect(&format!("{direct}/postgres"));
-    let run = |client: &tokio_postgres::Client, sql: &str| {
-        let done = runtime().block_on(client.batch_execute(sql));
-        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
-    };
-    run(&admin, "CREATE DATABASE old");
-    let old = connect(&format!("{direct}/old"));
-    run(&old, include_str!("../../sql/postgres/0001_users.sql"));
-    run(
-        &old,
-        &format!(
-            "INSERT INTO users (uid, email, is_active) VALUES
-                 ('b0b5d8f178f1', 'alice@b.c', TRUE), ('b0b5d8f178f2', 'off@b.c', NULL);
-             INSERT INTO credentials (user_id, password_hash) SELECT id, '{OLD_HASH}' FROM users"
-        ),
-    );
-    migrate(&format!("{direct}/old"));
-    let taken = Database {
-        name: "old".to_owned(),
-        direct: direct.to_owned(),
-    };
-    let pair = services.pair("POSTGRES", "REDIS");
-    let server = Server::over(Stores::of(&pair, Some(taken)), &Provider::friendly(), "");
-    let mut alice = Person::new(&server);
-    assert_eq!(alice.login("alice@b.c", PASSWORD).status, 200);
-    let reply = Person::new(&server).login("off@b.c", PASSWORD);
-    fails(&reply, 401, "Invalid credentials");
-    // The old service goes on writing: it registers, and it replaces a password.
-    run(
-        &old,
-        "INSERT INTO users (uid, email) VALUES ('b0b5d8f178f3', 'bob@b.c')",
-    );
-    run(
-        &old,
-        &format!(
-            "INSERT INTO credentials (user_id, password_hash)
-             SELECT id, '{OLD_HASH}' FROM users WHERE email = 'bob@b.c'"
-        ),
-    );
-    assert_eq!(Person::new(&server).login("bob@b.c", PASSWORD).status, 200);
-    assert_eq!(Person::new(&server).register("carol@b.c").status, 201);
+/// Replaces a password here, by a token of either.
+#[track_caller]
+fn reset(server: &Server, token: &str, password: &str) -> u64 {
+    let body = json!({"token": token, "password": password});
+    let reply = Person::new(server).post("/auth/password/reset", &body);
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let revoked = reply.json()["revoked_sessions"].as_u64();
+    revoked.expect("a number")
 }

@@ -11,7 +11,8 @@ const MS_MAX: u64 = 253_402_300_799_999;
 
 /// What `show` tells besides the user.
 pub(super) struct Details {
-    /// None: the user has no password.
+    pub has_password: bool,
+    /// None: it has none, or it is not known when it was chosen.
     pub password_changed_ms: Option<i64>,
     /// Those that the user could go on with.
     pub sessions: usize,
@@ -30,7 +31,7 @@ pub(super) struct Change<'a> {
 struct UserJson<'a> {
     #[serde(flatten)]
     user: Shown<'a>,
-    created_at: String,
+    created_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -45,7 +46,7 @@ impl<'a> UserJson<'a> {
     fn of(user: &'a User) -> Self {
         Self {
             user: user.shown(),
-            created_at: time(user.created_ms),
+            created_at: user.created_ms.map(time),
         }
     }
 }
@@ -66,8 +67,8 @@ pub(super) fn line(user: &User, json: bool) -> String {
         &user.id.to_string(),
         user.uid,
         state(user.is_active),
-        &created_at,
-        &shown(user.email),
+        created_at.as_deref().unwrap_or("-"),
+        &shown(user.email.unwrap_or("-")),
         &shown(user.phone.unwrap_or("-")),
         &shown(user.display_name.unwrap_or("-")),
     )
@@ -85,15 +86,19 @@ pub(super) fn show(user: &User, details: &Details, json: bool) -> String {
         });
     }
     let UserJson { user, created_at } = known;
-    let password = password_changed_at.map_or("none".to_owned(), |at| format!("set {at}"));
+    let password = match (details.has_password, password_changed_at) {
+        (false, _) => "none".to_owned(),
+        (true, Some(at)) => format!("set {at}"),
+        (true, None) => "set".to_owned(),
+    };
     [
         ("id", user.id.to_string()),
         ("uid", user.uid.to_owned()),
-        ("email", shown(user.email)),
+        ("email", shown(user.email.unwrap_or("-"))),
         ("phone", shown(user.phone.unwrap_or("-"))),
         ("display name", shown(user.display_name.unwrap_or("-"))),
         ("state", state(user.is_active).to_owned()),
-        ("created", created_at),
+        ("created", created_at.unwrap_or_else(|| "-".to_owned())),
         ("password", password),
         ("sessions", details.sessions.to_string()),
     ]
@@ -108,12 +113,18 @@ pub(super) fn change(change: &Change<'_>, user: &User, json: bool) -> String {
         return json_line(change);
     }
     let Change { done, uid, .. } = change;
-    let email = shown(user.email.as_str());
+    let name = name(user);
     let ended = match change.sessions_ended {
         0 => String::new(),
         ended => format!(", sessions ended: {ended}"),
     };
-    format!("{done}: {email} (uid {uid}){ended}\n")
+    format!("{done}: {name} (uid {uid}){ended}\n")
+}
+
+/// What a user is called in a sentence: by its address, or else its phone number.
+pub(super) fn name(user: &User) -> String {
+    let Shown { email, phone, .. } = user.shown();
+    shown(email.or(phone).unwrap_or("a user without address"))
 }
 
 /// Text of a user, without what could move a terminal's cursor.

@@ -334,6 +334,15 @@ impl Trouble {
         self.code() == Some(&SqlState::UNIQUE_VIOLATION)
     }
 
+    /// Somebody else has what was to be locked.
+    pub fn is_lock_in_use(&self) -> bool {
+        let in_use = [
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+        ];
+        self.code().is_some_and(|code| in_use.contains(code))
+    }
+
     /// The table is not there.
     pub fn is_no_table(&self) -> bool {
         self.code() == Some(&SqlState::UNDEFINED_TABLE)

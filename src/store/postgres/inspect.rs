@@ -1,10 +1,15 @@
 //! What `cloudchat doctor` wants to know of a database and of the pooler before it. Nothing is changed.
 
+use std::time::Duration;
+
 use tokio_postgres::types::Type;
 
 use super::connection::{Connection, Server, Trouble};
 use super::{START_TIMEOUT, migrate, wait_for};
 use crate::config::Database;
+
+/// For a look that must not keep anybody waiting.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether two connections share one of the server's.
 const LOOKS_MAX: usize = 10;
@@ -42,6 +47,20 @@ pub fn inspect(database: &Database) -> Result<PostgresFacts, String> {
         one.abort();
         two.abort();
         seen.map_err(|error| error.to_string())
+    })
+}
+
+/// Whether a server would start on it: its schema, and the rights of this role. Blocks, for a few seconds at most.
+///
+/// # Errors
+/// One line with what to do, or why the server cannot be reached.
+pub fn would_start(database: &Database) -> Result<(), String> {
+    let server = Server::new(database, |_, _| ())?;
+    wait_for(database, LOOK_TIMEOUT, async {
+        let connection = server.connect().await.map_err(|error| error.to_string())?;
+        let checked = migrate::check(&connection).await;
+        connection.abort();
+        checked
     })
 }
 

@@ -7,6 +7,7 @@
 //! a connection with whatever else reads at the moment, each sent without waiting for the others' rows:
 //! at saturation that halves the work of everybody between here and the tables.
 
+mod catalogue;
 mod connection;
 mod inspect;
 mod lease;
@@ -40,7 +41,8 @@ use connection::{Manager, Parameters, Server, Trouble};
 use lease::Reading;
 use statement::Statement;
 
-pub use inspect::{PostgresFacts, inspect};
+pub use inspect::{PostgresFacts, inspect, would_start};
+pub use migrate::Step;
 pub(super) use migrate::migrate;
 
 /// For connecting, looking at the schema and reading the secrets.

@@ -34,12 +34,11 @@ macro_rules! statements {
     };
 }
 
-/// A user as [`super::users`] reads it. The casts are for tables whose columns have kindred types; where a
-/// column has ours they cost nothing. Whatever else the server would compute it would have to look up anew for
-/// each request.
+/// A user as [`super::users`] reads it. The casts are for columns of type VARCHAR; on TEXT they cost nothing.
+/// Whatever else the server would compute it would have to look up anew for each request.
 macro_rules! user {
     () => {
-        "id::bigint, uid::text, email::text, phone::text, display_name::text, is_active, created_at,
+        "id, uid::text, email::text, phone::text, display_name::text, is_active, created_at,
          sessions_not_before"
     };
 }
@@ -47,9 +46,9 @@ macro_rules! user {
 /// A credential, in the same way.
 macro_rules! credential {
     () => {
-        "SELECT users.id::bigint, users.uid::text, password_hash::text, coalesce(changed_ms, 0),
+        "SELECT users.id, users.uid::text, secret_hash::text, coalesce(changed_ms, 0),
              coalesce(users.is_active, false), sessions_not_before
-         FROM users LEFT JOIN credentials ON user_id = users.id WHERE "
+         FROM users LEFT JOIN credentials ON user_id = users.id AND type = 'password' WHERE "
     };
 }
 
@@ -59,20 +58,31 @@ macro_rules! sessions_end {
         concat!(
             "sessions_not_before = greatest(sessions_not_before, $",
             $n,
-            ", (extract(epoch FROM clock_timestamp()) * 1000)::bigint) + 1,
-             updated_at = to_timestamp($",
-            $n,
-            " / 1000.0)"
+            ", (extract(epoch FROM clock_timestamp()) * 1000)::bigint) + 1"
         )
     };
 }
 
-/// What a new credential replaces.
-macro_rules! credential_replaces {
-    () => {
-        " ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash,
-              changed_ms = greatest(excluded.changed_ms, credentials.changed_ms + 1),
-              writes = credentials.writes + 1, updated_at = excluded.updated_at"
+/// Gives the users of a query a password: `$hash` and our time are the numbers of parameters.
+macro_rules! put_password {
+    ($user:literal, $hash:literal, $now:literal, $from:literal) => {
+        concat!(
+            "INSERT INTO credentials (user_id, type, secret_hash, created_at, changed_ms, writes)
+             SELECT ",
+            $user,
+            ", 'password', $",
+            $hash,
+            ", to_timestamp($",
+            $now,
+            " / 1000.0), $",
+            $now,
+            ", 1 FROM ",
+            $from,
+            " ON CONFLICT (user_id, type) WHERE type IN ('password', 'totp', 'webauthn')
+              DO UPDATE SET secret_hash = excluded.secret_hash,
+                  changed_ms = greatest(excluded.changed_ms, credentials.changed_ms + 1),
+                  writes = credentials.writes + 1"
+        )
     };
 }
 
@@ -96,18 +106,17 @@ statements! {
     // No row: something of it is taken.
     Register(TEXT, TEXT, TEXT, TEXT, TEXT, INT8, BOOL, INT8)
         "WITH made AS (
-             INSERT INTO users (uid, email, phone, display_name, is_active, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, true, to_timestamp($6 / 1000.0), to_timestamp($6 / 1000.0))
+             INSERT INTO users (uid, email, phone, display_name, is_active, created_at)
+             VALUES ($1, $2, $3, $4, true, to_timestamp($6 / 1000.0))
              ON CONFLICT DO NOTHING RETURNING id
          ), credential AS (
-             INSERT INTO credentials (user_id, password_hash, changed_ms, writes, updated_at)
-             SELECT id, $5, $6, 1, to_timestamp($6 / 1000.0) FROM made
+             " put_password!("id", 5, 6, "made") "
          ), letter AS (
              INSERT INTO outbox (kind, user_id, created_ms, due_ms)
              SELECT 'welcome', id, $6, $6 FROM made WHERE $7 AND " has_room!(8) "
              RETURNING id
          )
-         SELECT id::bigint, $7 AND NOT EXISTS (SELECT FROM letter) FROM made";
+         SELECT id, $7 AND NOT EXISTS (SELECT FROM letter) FROM made";
 
     CredentialByEmail(TEXT) credential!() "users.email = $1";
     CredentialByPhone(TEXT) credential!() "users.phone = $1";
@@ -117,14 +126,20 @@ statements! {
     FindUsers(TEXT, TEXT, INT8)
         "SELECT " user!() " FROM users WHERE email = $1 OR phone = $2 OR uid = $1 OR id = $3
          ORDER BY id";
+    // Of some 128 pages (1 MiB) of a larger table, chosen at random: a count that each write kept up would have
+    // all writers wait for each other, for as long as the slowest transaction of either service.
     HashMix(INT8)
-        "SELECT parameters, credentials FROM hash_mix WHERE credentials > 0
-         ORDER BY credentials DESC LIMIT $1";
+        "SELECT parameters, count(*) FROM (
+             SELECT coalesce(substring(secret_hash FROM '^(.*)\\$[^$]*\\$[^$]*$'), '') AS parameters
+             FROM credentials
+             TABLESAMPLE SYSTEM (least(100, 12800.0 / greatest(1, pg_relation_size('credentials') / 8192)))
+             WHERE type = 'password' AND secret_hash IS NOT NULL
+         ) seen
+         GROUP BY parameters ORDER BY count(*) DESC, parameters LIMIT $1";
 
-    Rehash(INT8, TEXT, TEXT, INT8)
-        "UPDATE credentials SET password_hash = $3, writes = writes + 1,
-             updated_at = to_timestamp($4 / 1000.0)
-         WHERE user_id = $1 AND password_hash = $2 RETURNING 1";
+    Rehash(INT8, TEXT, TEXT)
+        "UPDATE credentials SET secret_hash = $3, writes = writes + 1
+         WHERE user_id = $1 AND type = 'password' AND secret_hash = $2 RETURNING 1";
 
     // The account is locked first in all that follow, so that two never wait for each other.
     UseResetToken(INT8, BYTEA, TEXT, INT8, BOOL, INT8, INT8, INT8)
@@ -138,9 +153,7 @@ statements! {
              INSERT INTO used_tokens (sha256, used_ms) SELECT $2, $4 FROM account
              ON CONFLICT DO NOTHING RETURNING sha256
          ), credential AS (
-             INSERT INTO credentials (user_id, password_hash, changed_ms, writes, updated_at)
-             SELECT $1, $3, $4, 1, to_timestamp($4 / 1000.0) FROM used"
-             credential_replaces!() "
+             " put_password!("$1", 3, 4, "used") "
          ), ended AS (
              UPDATE users SET " sessions_end!(4) " FROM used WHERE id = $1 AND $5
          ), letter AS (
@@ -152,12 +165,12 @@ statements! {
 
     ChangePassword(INT8, TEXT, TEXT, INT8, INT8)
         "WITH account AS (
-             SELECT users.id FROM users JOIN credentials ON user_id = users.id
-             WHERE users.id = $1 AND users.is_active AND password_hash = $2 FOR UPDATE
+             SELECT users.id FROM users JOIN credentials ON user_id = users.id AND type = 'password'
+             WHERE users.id = $1 AND users.is_active AND secret_hash = $2 FOR UPDATE
          ), credential AS (
-             UPDATE credentials SET password_hash = $3, changed_ms = greatest($4, changed_ms + 1),
-                 writes = writes + 1, updated_at = to_timestamp($4 / 1000.0)
-             FROM account WHERE user_id = account.id RETURNING changed_ms
+             UPDATE credentials SET secret_hash = $3, changed_ms = greatest($4, changed_ms + 1),
+                 writes = writes + 1
+             FROM account WHERE user_id = account.id AND type = 'password' RETURNING changed_ms
          ), ended AS (
              UPDATE users SET " sessions_end!(4) " FROM account WHERE users.id = account.id
              RETURNING uid::text, sessions_not_before
@@ -172,21 +185,19 @@ statements! {
         "WITH ended AS (
              UPDATE users SET " sessions_end!(3) " WHERE id = $1 RETURNING id
          ), credential AS (
-             INSERT INTO credentials (user_id, password_hash, changed_ms, writes, updated_at)
-             SELECT id, $2, $3, 1, to_timestamp($3 / 1000.0) FROM ended"
-             credential_replaces!() "
+             " put_password!("id", 2, 3, "ended") "
          ), letter AS (
              INSERT INTO outbox (kind, user_id, created_ms, due_ms)
              SELECT 'reset_done', id, $3, $3 FROM ended WHERE " has_room!(4) " RETURNING id
          )
          SELECT NOT EXISTS (SELECT FROM letter) FROM ended";
 
-    UpdateProfile(INT8, BOOL, TEXT, BOOL, TEXT, INT8)
+    UpdateProfile(INT8, BOOL, TEXT, BOOL, TEXT)
         "UPDATE users SET display_name = CASE WHEN $2 THEN $3 ELSE display_name END,
-             phone = CASE WHEN $4 THEN $5 ELSE phone END, updated_at = to_timestamp($6 / 1000.0)
+             phone = CASE WHEN $4 THEN $5 ELSE phone END
          WHERE id = $1 RETURNING " user!();
 
-    // The credential would go with its user; some tables were made without that.
+    // The credentials would go with their user; a table that was made by hand may lack that.
     DeleteUser(INT8)
         "WITH credential AS (
              DELETE FROM credentials WHERE user_id = $1
@@ -198,9 +209,7 @@ statements! {
          )
          SELECT 1 FROM gone";
 
-    Activate(INT8, INT8)
-        "UPDATE users SET is_active = true, updated_at = to_timestamp($2 / 1000.0)
-         WHERE id = $1 RETURNING 1";
+    Activate(INT8) "UPDATE users SET is_active = true WHERE id = $1 RETURNING 1";
     Deactivate(INT8, INT8)
         "UPDATE users SET is_active = false, " sessions_end!(2) " WHERE id = $1 RETURNING 1";
     EndSessions(INT8, INT8) "UPDATE users SET " sessions_end!(2) " WHERE id = $1 RETURNING 1";

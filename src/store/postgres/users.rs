@@ -100,12 +100,11 @@ impl Pool {
 
     pub(in crate::store) async fn rehash(
         &self,
-        now_ms: i64,
         user: UserId,
         old: &PasswordHash,
         new: &PasswordHash,
     ) -> Result<bool, StoreError> {
-        let parameters: Parameters<'_> = &[&user.0, &old.as_str(), &new.as_str(), &now_ms];
+        let parameters: Parameters<'_> = &[&user.0, &old.as_str(), &new.as_str()];
         self.is_done(Statement::Rehash, parameters).await
     }
 
@@ -200,7 +199,6 @@ impl Pool {
 
     pub(in crate::store) async fn update_profile(
         &self,
-        now_ms: i64,
         user: UserId,
         display_name: Option<Option<DisplayName>>,
         phone: Option<Option<Phone>>,
@@ -213,7 +211,6 @@ impl Pool {
             &name.as_ref().map(DisplayName::as_str),
             &phones,
             &phone.as_ref().map(Phone::as_str),
-            &now_ms,
         ];
         let rows = self.unless_taken(Statement::UpdateProfile, parameters);
         let rows = match rows.await {
@@ -236,11 +233,13 @@ impl Pool {
         user: UserId,
         is_active: bool,
     ) -> Result<bool, StoreError> {
-        let statement = match is_active {
-            true => Statement::Activate,
-            false => Statement::Deactivate,
-        };
-        self.is_done(statement, &[&user.0, &now_ms]).await
+        match is_active {
+            true => self.is_done(Statement::Activate, &[&user.0]).await,
+            false => {
+                let parameters: Parameters<'_> = &[&user.0, &now_ms];
+                self.is_done(Statement::Deactivate, parameters).await
+            }
+        }
     }
 
     pub(in crate::store) async fn end_sessions_before_now(
@@ -326,11 +325,11 @@ fn to_user(row: &Row) -> Result<User, tokio_postgres::Error> {
     Ok(User {
         id: UserId(row.try_get(0)?),
         uid: row.try_get(1)?,
-        email: Email::stored(row.try_get(2)?),
+        email: row.try_get::<_, Option<_>>(2)?.map(Email::stored),
         phone: row.try_get::<_, Option<String>>(3)?.map(Phone::stored),
         display_name: row.try_get::<_, Option<_>>(4)?.map(DisplayName::stored),
         is_active: row.try_get::<_, Option<_>>(5)?.unwrap_or_default(),
-        created_ms: row.try_get::<_, Option<_>>(6)?.map_or(0, to_ms),
+        created_ms: row.try_get::<_, Option<_>>(6)?.map(to_ms),
         sessions_not_before_ms: row.try_get(7)?,
     })
 }
