@@ -4,7 +4,7 @@ import subprocess
 import threading
 
 from debian import ADVICE
-from kit import CLEAN, SECONDS_MAX, answers, ask, chat, check, provider, run, serves, step, until
+from kit import CLEAN, SECONDS_MAX, Chat, answers, ask, chat, check, provider, run, serves, step, until
 from provider import MODEL
 
 # No device, no file system, no process of the machine but what a container has.
@@ -137,18 +137,24 @@ def test(tree, old, new):
 
 def upgrade(machine, new):
     step("upgrades while it serves: another process, no request lost, no answer cut")
-    before, slow = machine.show("MainPID"), []
-    answer = threading.Thread(target=lambda: slow.append(chat("Count slowly")[0]))
+    replaces(machine, lambda: machine.install(new))
+    check((machine.show("ActiveState"), machine.show("NRestarts")) == ("active", "0"), "it was restarted")
+    serves()
+
+
+def replaces(machine, change, cookie=None):
+    """Has another process serve, while requests and an answer, to whose cookie that is, are under way."""
+    before, ended = machine.show("MainPID"), []
     with Busy() as busy:
+        slow = Chat("Count slowly", cookie)
+        answer = threading.Thread(target=lambda: ended.append(slow.end()[0]))
         answer.start()
-        machine.install(new)
+        change()
         check(machine.show("MainPID") not in (before, "0"), "the old process goes on")
         check(answer.is_alive(), "the answer ended before the upgrade did")
         answer.join(SECONDS_MAX)
     check(not busy.failures, f"{len(busy.failures)} of {busy.count} requests failed:", busy.failures[:3])
-    check(slow and slow[0].endswith("29 "), "the answer was cut:", slow)
-    check((machine.show("ActiveState"), machine.show("NRestarts")) == ("active", "0"), "it was restarted")
-    serves()
+    check(ended and ended[0].endswith("29 "), "the answer was cut:", ended)
 
 
 def broken(machine, deb):

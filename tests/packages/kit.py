@@ -125,14 +125,30 @@ def answers():
         return False
 
 
+class Chat:
+    """An answer that has begun: its first line is there."""
+
+    def __init__(self, message, cookie=None):
+        self.connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=SECONDS_MAX)
+        headers = {"Content-Type": "application/json", **({"Cookie": cookie} if cookie else {})}
+        self.connection.request("POST", "/deepseek_chat", json.dumps({"message": message}), headers)
+        self.answer = self.connection.getresponse()
+        self.begin = self.answer.readline()
+        check(self.answer.status == 200, f"a chat got {self.answer.status}: {self.begin}")
+
+    def end(self):
+        """The text of the answer, which has to come to its end, and the cookie of its conversation."""
+        with contextlib.closing(self.connection):
+            body = self.begin + self.answer.read()
+        lines = [json.loads(line) for line in body.splitlines() if line]
+        check(lines[-1] == {"done": "stop"}, "the last line is", lines[-1])
+        cookie = re.match(r"cc_app=[^;]+", self.answer.headers["Set-Cookie"] or "")
+        return "".join(line["text"] for line in lines[:-1]), cookie and cookie[0]
+
+
 def chat(message, cookie=None):
     """The text of an answer that was streamed to its end, and the cookie of its conversation."""
-    status, header, body = ask("POST", "/deepseek_chat", {"message": message}, cookie)
-    check(status == 200, f"a chat got {status}: {body}")
-    lines = [json.loads(line) for line in body.splitlines() if line]
-    check(lines[-1] == {"done": "stop"}, "the last line is", lines[-1])
-    cookie = re.match(r"cc_app=[^;]+", header["Set-Cookie"] or "")
-    return "".join(line["text"] for line in lines[:-1]), cookie and cookie[0]
+    return Chat(message, cookie).end()
 
 
 def serves():
