@@ -38,7 +38,7 @@ pub struct Shared {
     pub config: Config,
     /// The process-wide counters behind every limit.
     pub pools: Pools,
-    /// Streams per client.
+    /// Streams per user, and per address and network.
     pub clients: KeyedPool<Bucket>,
     /// Passwords of a client that wait for the hasher.
     pub waiting_clients: KeyedPool<Bucket>,

@@ -87,7 +87,7 @@ pub fn serve_other(
         Socket::Tcp(socket),
         Rc::clone(&wire),
         timeouts,
-        Pool::new(1),
+        (Pool::new(1), None),
     );
     let answer = move |request| answer(request, wire.begin());
     serve(io, Service::Other(Box::new(answer)))

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
-use crate::accounts::quota::{WAITING_PER_CLIENT_MAX, WAITING_PER_SUBJECT_MAX};
 use crate::app::{Phase, Shared};
 use crate::budget::Budget;
 use crate::clock::{self, Clock};
@@ -112,9 +111,9 @@ fn prepare(config: Config, budget: &Budget, inheritance: Inheritance) -> Result<
     let hasher = hasher::Running::start(&config.auth)?;
     let shared = Arc::new(Shared {
         pools: budget.pools(),
-        clients: KeyedPool::new(config.chat.streams_per_client_max),
-        waiting_clients: KeyedPool::new(WAITING_PER_CLIENT_MAX),
-        waiting_subjects: KeyedPool::new(WAITING_PER_SUBJECT_MAX),
+        clients: KeyedPool::default(),
+        waiting_clients: KeyedPool::default(),
+        waiting_subjects: KeyedPool::default(),
         fallback_windows: Windows::new(FALLBACK_CLIENTS_MAX),
         config,
     });

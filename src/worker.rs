@@ -190,7 +190,7 @@ async fn serve(setup: Setup) -> Result<(), String> {
                 accepting.spawn_local(accept_own(app, door, live));
             }
             Listener::Shared(door, dealt) => {
-                accepting.spawn_local(accept_shared(app, door, dealt));
+                accepting.spawn_local(accept_shared(app, door, dealt, live));
             }
             Listener::Dealt(dealt) => {
                 taking.spawn_local(take_dealt(app, dealt, live));

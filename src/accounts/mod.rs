@@ -13,13 +13,13 @@ mod verify;
 
 use std::fmt;
 
-use crate::http::address::Bucket;
+use crate::http::address::Client;
 use crate::model::Token;
 
 /// Where a request comes from, and what it shows.
 pub struct Browser<'a> {
     /// What its limits are counted by.
-    pub bucket: Bucket,
+    pub client: Client,
     /// Its address, for the list of sessions.
     pub address: String,
     /// What it calls itself.

@@ -96,7 +96,8 @@ pub async fn export(app: &App, browser: &Browser<'_>) -> Result<Export, Error> {
     let (current, sessions) = session::list(app, browser.session.as_ref()).await?;
     let user = current.user;
     let shared = &app.shared;
-    let streams = shared.clients.take(Bucket::of_user(user.id.0));
+    let each_max = shared.config.chat.streams_per_client_max;
+    let streams = shared.clients.take(Bucket::of_user(user.id.0), each_max);
     let streams = streams.ok_or(Error::TooMany(5))?;
     // A chat stands in memory twice while the store hands it over.
     let chat_bytes = 2 * shared.config.chat.history_bytes_max;
@@ -109,7 +110,7 @@ pub async fn export(app: &App, browser: &Browser<'_>) -> Result<Export, Error> {
             _memory: shared
                 .pools
                 .prompts
-                .take(chat_bytes)
+                .take_for(browser.client.share(), chat_bytes)
                 .ok_or(Error::NO_ROOM)?,
         },
     })

@@ -5,7 +5,7 @@ use ring::digest;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::http::address::Bucket;
+use crate::http::address::{Bucket, Client, NETWORK_FACTOR};
 use crate::limits::KeyedPermit;
 use crate::model::{Email, Identifier, UserId};
 use crate::store::{Reservation, Reserved, Window};
@@ -19,25 +19,34 @@ const FAILURES_MS: i64 = 10 * MINUTE_MS;
 /// Successful logins per identifier in the same time.
 const SUCCESSES_MAX: u32 = 30;
 
-/// Logins of one address that may wait for the hasher.
-pub const WAITING_PER_CLIENT_MAX: usize = 4;
+/// Passwords of one address that may wait for the hasher.
+const WAITING_PER_CLIENT_MAX: usize = 4;
+/// The same for one network: a quarter of the queue's default.
+const WAITING_PER_NETWORK_MAX: usize = 8;
 /// The same for one identifier, or for one known browser.
-pub const WAITING_PER_SUBJECT_MAX: usize = 1;
+const WAITING_PER_SUBJECT_MAX: usize = 1;
 
-/// Registrations: by address, and by email.
-pub fn registrations(bucket: Bucket, email: &Email) -> [Window; 2] {
-    [
-        window(b"register-a:", bucket.as_bytes(), 10, HOUR_MS),
-        window(b"register-e:", email.as_str().as_bytes(), 3, HOUR_MS),
-    ]
+/// Registrations: by client, by email and client, and by email. Somebody else's tries with an email leave
+/// room for its owner's.
+pub fn registrations(client: &Client, email: &Email) -> Vec<Window> {
+    let email = email.as_str().as_bytes();
+    let both = [client.bucket.as_bytes(), email].concat();
+    let mut windows = of_client(b"register-a:", client, 10, HOUR_MS);
+    windows.push(window(b"register-b:", &both, 3, HOUR_MS));
+    windows.push(window(b"register-e:", email, 20, HOUR_MS));
+    windows
 }
 
-/// Requests for a mail with a link: by address, and by identifier.
-pub fn resets(bucket: Bucket, identifier: &Identifier) -> [Window; 2] {
-    [
-        window(b"forgot-a:", bucket.as_bytes(), 20, HOUR_MS),
-        window(b"forgot-i:", identifier.key_bytes(), 5, HOUR_MS),
-    ]
+/// Requests for a mail with a link: by client, and by identifier.
+pub fn resets(client: &Client, identifier: &Identifier) -> Vec<Window> {
+    let mut windows = of_client(b"forgot-a:", client, 20, HOUR_MS);
+    windows.push(window(b"forgot-i:", identifier.key_bytes(), 5, HOUR_MS));
+    windows
+}
+
+/// Changes of a password by its owner: each takes the hasher twice, and posts a mail.
+pub fn password_changes(user: UserId) -> [Window; 1] {
+    [window(b"password:", &user.0.to_be_bytes(), 5, HOUR_MS)]
 }
 
 /// Changes of a profile.
@@ -48,6 +57,17 @@ pub fn changes(user: UserId) -> [Window; 1] {
 fn successes(identifier: &Identifier) -> [Window; 1] {
     let key = identifier.key_bytes();
     [window(b"login:", key, SUCCESSES_MAX, FAILURES_MS)]
+}
+
+/// A client's address, and its network where it has one.
+fn of_client(kind: &[u8], client: &Client, limit: u32, length_ms: i64) -> Vec<Window> {
+    let of = |bucket: Bucket, limit| window(kind, bucket.as_bytes(), limit, length_ms);
+    let network = client
+        .network
+        .map(|network| of(network, limit * NETWORK_FACTOR));
+    std::iter::once(of(client.bucket, limit))
+        .chain(network)
+        .collect()
 }
 
 /// A window's key has a bound whatever it is made from: see [`Window::new`].
@@ -110,7 +130,29 @@ impl Subject<'_> {
 #[derive(Debug)]
 pub struct Guess {
     reservation: Reservation,
-    _places: (KeyedPermit<Bucket>, KeyedPermit<[u8; 32]>),
+    _places: Places,
+}
+
+/// Places in the hasher's queue: of an address, of its network, and of what is guessed.
+#[derive(Debug)]
+struct Places {
+    _client: KeyedPermit<Bucket>,
+    _network: Option<KeyedPermit<Bucket>>,
+    _subject: KeyedPermit<[u8; 32]>,
+}
+
+impl Places {
+    fn take(app: &App, client: &Client, subject: Subject<'_>) -> Option<Self> {
+        let (clients, subjects) = (&app.shared.waiting_clients, &app.shared.waiting_subjects);
+        Some(Self {
+            _client: clients.take(client.bucket, WAITING_PER_CLIENT_MAX)?,
+            _network: match client.network {
+                Some(network) => Some(clients.take(network, WAITING_PER_NETWORK_MAX)?),
+                None => None,
+            },
+            _subject: subjects.take(subject.key(), WAITING_PER_SUBJECT_MAX)?,
+        })
+    }
 }
 
 impl Guess {
@@ -119,18 +161,15 @@ impl Guess {
     /// # Errors
     /// [`Error::InvalidCredentials`] at once for whoever has failed too often; busy if too many
     /// passwords of this client or subject wait already; the store is down.
-    pub async fn begin(app: &App, bucket: Bucket, subject: Subject<'_>) -> Result<Self, Error> {
-        let failed = window(b"failed-a:", bucket.as_bytes(), FAILURES_MAX, FAILURES_MS);
-        let windows = [failed, subject.window()];
+    pub async fn begin(app: &App, client: &Client, subject: Subject<'_>) -> Result<Self, Error> {
+        let mut windows = of_client(b"failed-a:", client, FAILURES_MAX, FAILURES_MS);
+        windows.push(subject.window());
         let now_ms = app.clock.wall_ms();
         let reservation = match app.stores.sessions.reserve(now_ms, &windows).await? {
             Reserved::Done(reservation) => reservation,
             Reserved::Over { .. } => return Err(Error::InvalidCredentials),
         };
-        let shared = &app.shared;
-        let places = shared.waiting_clients.take(bucket);
-        let places = places.zip(shared.waiting_subjects.take(subject.key()));
-        match places {
+        match Places::take(app, client, subject) {
             Some(places) => Ok(Self {
                 reservation,
                 _places: places,

@@ -25,7 +25,7 @@ pub async fn forgot(
     let Some(identifier) = Identifier::parse(identifier) else {
         return Ok(None);
     };
-    match quota::count(app, &quota::resets(browser.bucket, &identifier)).await {
+    match quota::count(app, &quota::resets(&browser.client, &identifier)).await {
         Err(Error::TooMany(_)) => return Ok(None),
         counted => counted?,
     }
@@ -133,6 +133,7 @@ pub async fn change(
     let credential = accounts.credential_of(user).await?;
     let identifier = Identifier::from(&current.user);
     let Verified { hash: stored, .. } = verify(app, browser, &identifier, credential, old).await?;
+    quota::count(app, &quota::password_changes(user)).await?;
     let new = hash(app, new).await?;
     let now_ms = app.clock.wall_ms();
     let changed = accounts.change_password(now_ms, user, &stored, new).await?;

@@ -5,7 +5,7 @@ use super::quota;
 use crate::app::App;
 use crate::error::Error;
 use crate::hasher::Password;
-use crate::http::address::Bucket;
+use crate::http::address::Client;
 use crate::http::fields::Field;
 use crate::model::{DisplayName, Email, NewUser, PasswordHash, Phone};
 use crate::store::Registered;
@@ -28,14 +28,14 @@ pub struct Form<'a> {
 /// # Errors
 /// The first of the form's fields that will not do; over a limit; somebody has the email address or
 /// the phone number; busy; a store is down.
-pub async fn register(app: &App, bucket: Bucket, form: &Form<'_>) -> Result<(), Error> {
+pub async fn register(app: &App, client: &Client, form: &Form<'_>) -> Result<(), Error> {
     let is_blank = form.email.text().is_some_and(|text| text.trim().is_empty());
     if form.email.is_none() || is_blank {
         return Err(Error::Invalid("email required"));
     }
     let email = form.email.text().and_then(Email::parse);
     let email = email.ok_or(Error::Invalid("Invalid email"))?;
-    quota::count(app, &quota::registrations(bucket, &email)).await?;
+    quota::count(app, &quota::registrations(client, &email)).await?;
     let phone = phone(&form.phone)?;
     let display_name = display_name(&form.display_name)?;
     let password = new_password(&form.password).ok_or(Error::Invalid("Weak password"))?;

@@ -43,7 +43,7 @@ pub async fn verify(
     };
     // Asked for whether it is needed or not, as the known and the unknown must cost the same.
     let mix = mix(app).await?;
-    let guess = Guess::begin(app, browser.bucket, subject).await?;
+    let guess = Guess::begin(app, &browser.client, subject).await?;
     if password.chars().nth(PASSWORD_CHARS_MAX).is_some() {
         // Nobody's, and too long for the hasher's queue; the guess stays counted.
         return Err(Error::InvalidCredentials);

@@ -1,10 +1,11 @@
 //! The sum itself: what is fixed, what grows with the memory, and how many streams fit in the rest.
 
 use super::{
-    Budget, CALL_BYTES, CONNECTION_BYTES, DATABASE_BYTES, HASH_CALL_BYTES, HASHER_BYTES,
-    IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX, MAIL_BYTES, METRICS_BYTES, PROVIDER_BYTES,
-    REDIS_BYTES, REDIS_CONNECTIONS, Row, SPARE_CONNECTIONS, STALLED_BYTES, STREAM_BYTES,
-    STREAMS_MIN, STREAMS_PER_STALLED, STREAMS_PER_WIDE, TLS_BYTES, TLS_STALLED_BYTES, WORKER_BYTES,
+    Budget, CALL_BYTES, CONNECTION_BYTES, CONNECTION_SHARES, DATABASE_BYTES, HASH_CALL_BYTES,
+    HASHER_BYTES, IDLE_BYTES, LONG_LINE_BYTES, LONG_LINES_MAX, MAIL_BYTES, METRICS_BYTES,
+    PROVIDER_BYTES, REDIS_BYTES, REDIS_CONNECTIONS, Row, SPARE_CONNECTIONS, STALLED_BYTES,
+    STREAM_BYTES, STREAMS_MIN, STREAMS_PER_STALLED, STREAMS_PER_WIDE, TLS_BYTES, TLS_STALLED_BYTES,
+    WORKER_BYTES,
 };
 use crate::config::Config;
 
@@ -31,6 +32,8 @@ pub(super) struct Needs {
     stalled_bytes: usize,
     /// What a larger receive buffer adds.
     widened_bytes: usize,
+    /// As configured; 0: a part of all.
+    connections_per_client: usize,
 }
 
 /// How a stream's bytes depend on whether providers speak TLS.
@@ -91,6 +94,7 @@ impl Needs {
                 + 2 * config.upstream.socket_buffer_bytes,
             widened_bytes: 2
                 * (config.upstream.receive_buffer_bytes - config.upstream.socket_buffer_bytes),
+            connections_per_client: config.server.connections_per_client_max,
         }
     }
 
@@ -226,6 +230,10 @@ impl Needs {
             rows: sum.rows,
             streams_max,
             connections_max,
+            connections_per_client_max: match self.connections_per_client {
+                0 => connections_max / CONNECTION_SHARES,
+                configured => configured,
+            },
             prompt_bytes_max,
             body_bytes_max,
             answer_bytes_max_total,
@@ -322,6 +330,7 @@ mod tests {
             stream_bytes: STREAM_BYTES + transport.connection_bytes,
             stalled_bytes: STALLED_BYTES + transport.stalled_bytes + 4 * 8 * KIB,
             widened_bytes: 2 * (32 - 8) * KIB,
+            connections_per_client: 0,
         }
     }
 

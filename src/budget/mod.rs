@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::limits::{CARRY_BYTES_MAX, EVENT_BYTES_MAX, PIECE_BYTES_MAX, Pool, READ_BYTES};
+use crate::limits::{CARRY_BYTES_MAX, EVENT_BYTES_MAX, PIECE_BYTES_MAX, Pool, READ_BYTES, Shares};
 
 mod derive;
 
@@ -71,6 +71,14 @@ pub const TLS_STALLED_BYTES: usize = (16 + 32) * KIB;
 pub const STREAMS_PER_STALLED: usize = 11;
 /// One stream of so many may have a larger receive buffer, while no more than these run.
 pub const STREAMS_PER_WIDE: usize = 64;
+/// While more than half of a pool is used, one client may hold a quarter of it.
+pub const SHARES: usize = 4;
+/// An eighth of the pool of bodies is for bodies of so many bytes at most, such as those of logins.
+pub const BODY_BYTES_SMALL: usize = 4 * KIB;
+/// The same of the pool of prompts: a question of 2 KiB with a history of 6.
+pub const PROMPT_BYTES_SMALL: usize = 16 * KIB;
+/// A client's share of the connections, unless `server.connections_per_client_max` says otherwise.
+pub const CONNECTION_SHARES: usize = 8;
 /// A server for fewer streams than this is a mistake in the configuration.
 pub const STREAMS_MIN: usize = 16;
 
@@ -108,6 +116,8 @@ pub struct Budget {
     pub streams_max: usize,
     /// Client connections open at once.
     pub connections_max: usize,
+    /// Of these, those of one client while more than half are used.
+    pub connections_per_client_max: usize,
     /// Bytes of prompts and of histories in flight.
     pub prompt_bytes_max: usize,
     /// Bytes of request bodies being read or handled.
@@ -172,13 +182,27 @@ impl Budget {
     /// A fresh set of counters with these limits.
     pub fn pools(&self) -> Pools {
         Pools {
-            connections: Pool::new(self.connections_max),
+            connections: Pool::shared(
+                self.connections_max,
+                Shares {
+                    each_max: self.connections_per_client_max,
+                    reserve: 0,
+                    small_max: 0,
+                },
+            ),
             streams: Pool::new(self.streams_max),
-            prompts: Pool::new(self.prompt_bytes_max),
-            bodies: Pool::new(self.body_bytes_max),
-            answers: Pool::new(self.answer_bytes_max_total),
+            prompts: bytes_shared(self.prompt_bytes_max, PROMPT_BYTES_SMALL),
+            bodies: bytes_shared(self.body_bytes_max, BODY_BYTES_SMALL),
+            answers: bytes_shared(self.answer_bytes_max_total, 0),
             long_lines: Pool::new(self.long_lines_max),
-            stalled: Pool::new(self.stalled_max),
+            stalled: Pool::shared(
+                self.stalled_max,
+                Shares {
+                    each_max: self.stalled_max.div_ceil(SHARES),
+                    reserve: 0,
+                    small_max: 0,
+                },
+            ),
             wide_streams_max: self.wide_streams_max,
             wide_stall_permits: self.wide_stall_permits,
         }
@@ -194,13 +218,18 @@ impl Budget {
         self.to_string()
     }
 
-    fn limits(&self) -> [(&'static str, usize, &'static str); 8] {
+    fn limits(&self) -> [(&'static str, usize, &'static str); 9] {
         [
             ("streams_max", self.streams_max, "chats answered at once"),
             (
                 "connections_max",
                 self.connections_max,
                 "client connections",
+            ),
+            (
+                "connections_per_client_max",
+                self.connections_per_client_max,
+                "of these, one client's while over half are used",
             ),
             (
                 "prompt_bytes_max",
@@ -247,6 +276,19 @@ impl fmt::Display for Budget {
         }
         Ok(())
     }
+}
+
+/// A pool of bytes in which one client has a share, and small requests a reserve.
+fn bytes_shared(max: usize, small_max: usize) -> Arc<Pool> {
+    let reserve = if small_max == 0 { 0 } else { max / 8 };
+    Pool::shared(
+        max,
+        Shares {
+            each_max: max / SHARES,
+            reserve,
+            small_max,
+        },
+    )
 }
 
 /// A number with a comma between groups of three digits.

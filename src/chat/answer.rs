@@ -10,24 +10,25 @@ use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::chat::limits::Places;
 use crate::chat::open::{self, Opened, Question};
 use crate::chat::reader::{Answer, Reader, Step};
 use crate::chat::trouble::Trouble;
 use crate::clock::{self, Timer};
-use crate::http::address::Bucket;
 use crate::http::body::{Broken, Chunk, Scratch, Source};
 use crate::http::request::StreamRecord;
 use crate::http::wire::Wire;
-use crate::limits::{KeyedPermit, PIECE_BYTES_MAX, Permit};
+use crate::limits::{PIECE_BYTES_MAX, Permit};
 use crate::llm::Finish;
 use crate::llm::transcoder::Fault;
 use crate::metrics;
 use crate::saver::Finished;
-use crate::store::{HistoryLimits, Turn};
+use crate::store::{HistoryLimits, Turn, client_tag};
 
 /// A question that has not had its first text yet.
 pub type Opening = Pin<Box<dyn Future<Output = Result<Opened, Trouble>>>>;
@@ -37,8 +38,8 @@ pub type Opening = Pin<Box<dyn Future<Output = Result<Opened, Trouble>>>>;
 pub struct Slot {
     /// One of the process's streams.
     pub stream: Permit,
-    /// One of the client's.
-    pub client: KeyedPermit<Bucket>,
+    /// Those of the client's.
+    pub client: Places,
 }
 
 /// An answer on its way to the client.
@@ -53,7 +54,17 @@ pub struct Stream {
     idle_since: Option<Instant>,
     /// Since when the provider has sent nothing, likewise.
     silent_since: Option<Instant>,
-    record: StreamRecord,
+    record: Record,
+}
+
+/// What will be told of the answer, until it is over.
+struct Record {
+    end: &'static str,
+    /// By its place in the configuration: a name would be one more for each stream.
+    provider: Option<u16>,
+    bytes: u64,
+    deltas: u64,
+    first_text: Option<Duration>,
 }
 
 enum State {
@@ -120,7 +131,7 @@ impl Stream {
             timer,
             idle_since: None,
             silent_since: None,
-            record: StreamRecord {
+            record: Record {
                 end: "gone",
                 provider: None,
                 bytes: 0,
@@ -133,8 +144,7 @@ impl Stream {
     /// The first text has come, or an end without any.
     fn start(&mut self, opened: Opened) {
         let Opened { reader, lines, end } = opened;
-        let row = &self.question.app.upstream.providers()[reader.provider()];
-        self.record.provider = Some(row.name.clone());
+        self.record.provider = u16::try_from(reader.provider()).ok();
         match end {
             Some(step) => self.end(reader, step),
             None => {
@@ -200,6 +210,9 @@ impl Stream {
         let Some(chat) = self.question.chat.get() else {
             return Saving::Nowhere;
         };
+        let key = self.question.app.stores.accounts.hmac_key();
+        let client = self.question.client();
+        let client = client.map(|client| client_tag(key, &client));
         let prompt = self.question.memory.take();
         let slot = self.slot.take().map(|slot| slot.stream);
         let held = [Some(memory), prompt, slot].into_iter().flatten().collect();
@@ -210,6 +223,7 @@ impl Stream {
                 generation: chat.generation,
                 question_escaped: self.question.text.take(),
                 answer_escaped: text,
+                client,
                 limits: HistoryLimits {
                     exchanges_max: config.history_max,
                     bytes_max: config.history_bytes_max,
@@ -389,11 +403,19 @@ impl Source for Stream {
     }
 
     fn report(&self) -> StreamRecord {
-        let mut record = self.record.clone();
-        if let State::Streaming(reader) | State::Sending(_, reader) = &self.state {
-            record.deltas = reader.answer.deltas;
+        let record = &self.record;
+        let providers = self.question.app.upstream.providers();
+        let provider = record.provider.map(|place| &providers[usize::from(place)]);
+        StreamRecord {
+            end: record.end,
+            provider: provider.map(|row| row.name.clone()),
+            bytes: record.bytes,
+            deltas: match &self.state {
+                State::Streaming(reader) | State::Sending(_, reader) => reader.answer.deltas,
+                _ => record.deltas,
+            },
+            first_text: record.first_text,
         }
-        record
     }
 }
 

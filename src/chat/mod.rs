@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod forget;
+pub mod limits;
 pub mod open;
 pub mod reader;
 pub mod trouble;

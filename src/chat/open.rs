@@ -13,7 +13,7 @@ use crate::chat::trouble::Trouble;
 use crate::clock;
 use crate::config::Provider;
 use crate::http::request::RequestId;
-use crate::limits::Permit;
+use crate::limits::{Key, Permit};
 use crate::llm::prompt::{self, Prompt};
 use crate::llm::transcoder::Fault;
 use crate::log::{self, Value};
@@ -70,6 +70,11 @@ pub struct Opened {
 }
 
 impl Question {
+    /// Who asks, as far as shares go; none if that cannot be told, or once the turn is being stored.
+    pub fn client(&self) -> Option<Key> {
+        self.memory.borrow().as_ref().and_then(Permit::client)
+    }
+
     /// Writes the chat's key and owner before the client learns of its cookie, or lets it live on; nothing
     /// if it will live for as long as the client is about to be told.
     ///
@@ -164,7 +169,7 @@ async fn ask(
     let mut exchange = exchange.map_err(Trouble::Provider)?;
     exchange.set_receive_bytes(question.receive_bytes);
     question.write_chat().await?;
-    let permit = app.shared.pools.answers.take(0);
+    let permit = app.shared.pools.answers.take_for(question.client(), 0);
     let permit = permit.expect("nothing can always be taken");
     let answer = Answer::new(config.chat.answer_bytes_max, permit);
     let mut reader = Reader::new(exchange, answer);

@@ -11,15 +11,16 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::app::App;
 use crate::chat::answer::{Opening, Slot, Stream};
+use crate::chat::limits::{self, Places};
 use crate::chat::open::{Chat, Opened, Question, open};
 use crate::chat::trouble::Trouble;
 use crate::entropy;
 use crate::error::Error;
-use crate::http::address::Bucket;
+use crate::http::address::Client;
 use crate::http::request::RequestId;
 use crate::http::wire::Wire;
 use crate::llm::prompt;
-use crate::store::{Begun, ChatKey, Owner, Window};
+use crate::store::{Begun, ChatKey, Owner};
 
 /// Length of the window in which questions are counted.
 const WINDOW_MS: i64 = 60_000;
@@ -31,8 +32,8 @@ pub struct Ask<'a> {
     pub message: &'a str,
     /// Who asks.
     pub owner: Owner,
-    /// What its limits are counted by.
-    pub bucket: Bucket,
+    /// Where it comes from.
+    pub client: Client,
     /// The chat that it wants to continue: its cookie's value.
     pub cookie: Option<&'a str>,
     /// The request's id.
@@ -58,11 +59,7 @@ pub struct Answered {
 /// first heartbeat.
 pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
     let config = &app.shared.config.chat;
-    let client = app
-        .shared
-        .clients
-        .take(ask.bucket)
-        .ok_or(Error::TooMany(5))?;
+    let client = Places::take(app, ask.owner, &ask.client).ok_or(Error::TooMany(5))?;
     if app.upstream.providers().is_empty() {
         // Before anything is counted: a visitor can do nothing about it.
         return Err(Error::Unavailable {
@@ -98,7 +95,12 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
         user: (app.upstream.providers().iter())
             .any(|row| row.send_user)
             .then(|| user(app, ask.owner, &cookie)),
-        memory: RefCell::new(Some(pools.prompts.take(memory).ok_or(Error::NO_ROOM)?)),
+        memory: RefCell::new(Some(
+            pools
+                .prompts
+                .take_for(ask.client.share(), memory)
+                .ok_or(Error::NO_ROOM)?,
+        )),
     });
     let mut opening: Opening = Box::pin(open(Rc::clone(&question)));
     let first = first(app, &mut opening, ask.received + config.heartbeat).await;
@@ -148,23 +150,17 @@ async fn find_chat(app: &App, ask: &Ask<'_>) -> Result<(Option<Chat>, String, Ve
     let config = &app.shared.config.chat;
     let sent = ask.cookie.map(ChatKey::of);
     let now_ms = app.clock.wall_ms();
-    let window = match config.rate_per_minute {
-        0 => None,
-        limit => {
-            let key = [b"chat:", ask.bucket.as_bytes()].concat();
-            Some(Window::new(&key, limit, WINDOW_MS))
-        }
-    };
+    let windows = limits::windows(config, ask.owner, &ask.client);
     let found = match app
         .stores
         .sessions
-        .begin_chat(now_ms, sent, ask.owner, window)
+        .begin_chat(now_ms, sent, ask.owner, windows)
         .await
     {
         Ok(Begun::Limited { retry_after_s }) => return Err(Error::TooMany(retry_after_s)),
         Ok(Begun::Ready { chat }) => chat,
         Err(_) if config.without_history => {
-            count_here(app, ask.bucket, now_ms)?;
+            count_here(app, ask, now_ms)?;
             return Ok((None, String::new(), Vec::new()));
         }
         Err(_) => return Err(Error::STORE_DOWN),
@@ -192,8 +188,14 @@ async fn find_chat(app: &App, ask: &Ask<'_>) -> Result<(Option<Chat>, String, Ve
 }
 
 /// Counts in this process while the store is down.
-fn count_here(app: &App, bucket: Bucket, now_ms: i64) -> Result<(), Error> {
-    match app.shared.config.chat.rate_per_minute {
+fn count_here(app: &App, ask: &Ask<'_>, now_ms: i64) -> Result<(), Error> {
+    let config = &app.shared.config.chat;
+    let bucket = limits::principal(ask.owner, &ask.client);
+    let limit = match ask.owner {
+        Owner::Anonymous => config.anonymous_rate_per_minute,
+        Owner::User(_) => config.rate_per_minute,
+    };
+    match limit {
         0 => Ok(()),
         limit => {
             let hit = app

@@ -123,6 +123,7 @@ fn server(reader: &mut Reader<'_>, sources: &Sources<'_>) -> (Server, PathBuf) {
         write_timeout: section.seconds("write_seconds", 60.0, 0.05..=3600.0),
         drain_timeout: section.seconds("drain_seconds", 30.0, 0.0..=3600.0),
         upgrade_timeout: section.seconds("upgrade_seconds", 30.0, 0.05..=600.0),
+        connections_per_client_max: section.integer("connections_per_client_max", 0, 0..=1_000_000),
         auth_body_bytes_max: section.memory("auth_body_bytes_max", "64K", KIB..=16 * MIB),
         chat_body_bytes_max: section.memory("chat_body_bytes_max", "256K", KIB..=16 * MIB),
         socket_buffer_bytes: section.memory("socket_buffer_bytes", "8K", 4 * KIB..=4 * MIB),
@@ -247,9 +248,17 @@ fn chat(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Chat {
         }
         Ok(text.into())
     });
+    let rate_per_minute = section.integer("rate_per_minute", 20, 0..=1_000_000);
     let chat = Chat {
         require_login: section.bool("require_login", false),
-        rate_per_minute: section.integer("rate_per_minute", 20, 0..=1_000_000),
+        rate_per_minute,
+        anonymous_rate_per_minute: section.integer(
+            "anonymous_rate_per_minute",
+            rate_per_minute,
+            0..=1_000_000,
+        ),
+        per_day_max: section.integer("per_day_max", 0, 0..=1_000_000_000),
+        site_per_hour_max: section.integer("site_per_hour_max", 0, 0..=1_000_000_000),
         streams_per_client_max: section.integer("streams_per_client_max", 8, 1..=100_000),
         heartbeat: section.seconds("heartbeat_seconds", 15.0, 0.05..=300.0),
         stream_max: section.seconds("stream_seconds_max", 1800.0, 0.05..=DAY),

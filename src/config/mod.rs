@@ -146,6 +146,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// How long a new process may take to be ready to serve in this one's place, 0.05 to 600 s.
     pub upgrade_timeout: Duration,
+    /// Connections of one client while more than half of all are used, 0 to 1,000,000; 0: an eighth of all.
+    pub connections_per_client_max: usize,
     /// Longest request body under `/auth`, 1K to 16M.
     pub auth_body_bytes_max: usize,
     /// Longest request body of a chat, 1K to 16M.
@@ -179,9 +181,16 @@ pub struct Log {
 pub struct Chat {
     /// Whether anonymous chats get 401.
     pub require_login: bool,
-    /// Chats per minute and client, to 1,000,000; 0 = no limit.
+    /// Chats per minute of a user, to 1,000,000; 0 = no limit. Ten times as many of all users at one address.
     pub rate_per_minute: u32,
-    /// Streams of one client at once, 1 to 100,000.
+    /// Chats per minute of an address that is not logged in, to 1,000,000; 0 = no limit.
+    pub anonymous_rate_per_minute: u32,
+    /// Chats per day of an address, logged in or not, to 1,000,000,000; 0 = no limit.
+    pub per_day_max: u32,
+    /// Chats per hour of the whole site, to 1,000,000,000; 0 = no limit.
+    pub site_per_hour_max: u32,
+    /// Streams of one user, or of one address that is not logged in, at once, 1 to 100,000. Eight times as many
+    /// of all at one address.
     pub streams_per_client_max: usize,
     /// An empty line goes out after so long a silence, 0.05 to 300 s.
     pub heartbeat: Duration,

@@ -29,8 +29,8 @@ pub async fn register(app: Rc<App>, mut request: Request) -> Result<Reply, Error
         phone,
         display_name,
     };
-    let bucket = request.client(&app.shared.config.server).bucket();
-    register::register(&app, bucket, &form).await?;
+    let client = request.counted(&app.shared.config.server);
+    register::register(&app, &client, &form).await?;
     Ok(Reply::created())
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Once;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,11 +13,12 @@ use crate::app::App;
 use crate::chat::{forget, turn};
 use crate::clock;
 use crate::error::Error;
-use crate::http::address::Bucket;
+use crate::http::address::Client;
 use crate::http::cookie;
 use crate::http::fields::is_deep;
 use crate::http::reply::Reply;
 use crate::http::request::{BodyLimits, Request};
+use crate::log::{self, Value};
 use crate::store::Owner;
 
 /// Longest message in Unicode code points.
@@ -27,11 +29,14 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Streams the answer to a message.
 pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     let config = &app.shared.config;
+    let client = request.counted(&config.server);
+    note_proxy(&client);
     let body = request
         .read_body(&BodyLimits {
             bytes_max: config.server.chat_body_bytes_max,
             timeout: config.server.body_timeout,
             pool: &app.shared.pools.bodies,
+            client: client.share(),
         })
         .await?;
     let received = clock::now();
@@ -47,14 +52,10 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
         Err(_) if config.chat.without_history && !config.chat.require_login => Owner::Anonymous,
         Err(error) => return Err(error.into()),
     };
-    let bucket = match owner {
-        Owner::User(id) => Bucket::of_user(id),
-        Owner::Anonymous => request.client(&config.server).bucket(),
-    };
     let ask = turn::Ask {
         message: &message,
         owner,
-        bucket,
+        client,
         cookie: cookie::token(&request.headers, &config.server.app_cookie),
         id: request.id,
         wire: request.wire,
@@ -71,6 +72,18 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
         )),
         None => reply,
     })
+}
+
+/// Says once that visitors cannot be told apart, so that limits for one visitor cannot keep to one visitor.
+fn note_proxy(client: &Client) {
+    static HAS_SAID: Once = Once::new();
+    if client.is_proxy {
+        HAS_SAID.call_once(|| {
+            let what = "a trusted proxy names no client: all of its visitors share one rate limit, and none has a \
+                share of memory and connections; have it send X-Forwarded-For";
+            log::warn("clients unknown", &[("cause", Value::Str(what))]);
+        });
+    }
 }
 
 /// Forgets the caller's chat.

@@ -25,6 +25,7 @@ async fn read(app: &App, request: &mut Request) -> Result<Body, Error> {
         bytes_max: app.shared.config.server.auth_body_bytes_max,
         timeout: app.shared.config.server.body_timeout,
         pool: &app.shared.pools.bodies,
+        client: request.counted(&app.shared.config.server).share(),
     };
     let read = request.read_body(&limits).await?;
     Ok(Body {
@@ -64,7 +65,7 @@ fn browser<'a>(app: &App, request: &'a Request) -> Browser<'a> {
         .get(USER_AGENT)
         .map(|agent| agent.as_bytes());
     Browser {
-        bucket: address.bucket(),
+        client: request.counted(config),
         address: address.to_string(),
         user_agent: String::from_utf8_lossy(agent.unwrap_or_default()).into_owned(),
         session: login(app, request),

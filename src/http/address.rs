@@ -8,6 +8,7 @@ use hyper::header::HeaderName;
 use ipnet::IpNet;
 
 use crate::config;
+use crate::limits::Key;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// How many elements of `X-Forwarded-For` are looked at, from the right.
@@ -49,12 +50,41 @@ impl Address {
                 bytes[0] = 4;
                 bytes[1..5].copy_from_slice(&v4.octets());
             }
-            Self::Ip(IpAddr::V6(v6)) => {
-                bytes[0] = 6;
-                bytes[1..].copy_from_slice(&v6.octets()[..8]);
-            }
+            Self::Ip(IpAddr::V6(v6)) => match v6.octets() {
+                // 6to4 (RFC 3056): the network of the IPv4 address inside.
+                [0x20, 0x02, a, b, c, d, ..] => {
+                    bytes[0] = 4;
+                    bytes[1..5].copy_from_slice(&[a, b, c, d]);
+                }
+                octets => {
+                    bytes[0] = 6;
+                    bytes[1..].copy_from_slice(&octets[..8]);
+                }
+            },
         }
         Bucket(bytes)
+    }
+}
+
+/// How many times a network's limits are those of one of its addresses: a /48 of a mobile network is many
+/// people.
+pub const NETWORK_FACTOR: u32 = 16;
+
+/// Who is asking, as limits see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// The address.
+    pub bucket: Bucket,
+    /// Its network, for IPv6.
+    pub network: Option<Bucket>,
+    /// A proxy that names nobody else: all of its clients look alike, so they have no share of a pool.
+    pub is_proxy: bool,
+}
+
+impl Client {
+    /// What its share of a pool is counted by; none for a proxy.
+    pub fn share(&self) -> Option<Key> {
+        (!self.is_proxy).then(|| self.bucket.key())
     }
 }
 
@@ -80,9 +110,30 @@ impl Bucket {
         Self(bytes)
     }
 
+    /// The network that an IPv6 address belongs to, a /48: one subscriber has as many /64s as it likes. None for
+    /// what is counted by one IPv4 address, the Unix socket, or a user.
+    pub fn network(self) -> Option<Self> {
+        let [6, a, b, c, d, e, f, ..] = self.0 else {
+            return None;
+        };
+        Some(Self([48, a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// An address or a network as that of all users there together.
+    pub fn of_users(self) -> Self {
+        let mut bytes = self.0;
+        bytes[0] |= 0x80;
+        Self(bytes)
+    }
+
     /// As a key of fixed length.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The same.
+    pub fn key(self) -> Key {
+        self.0
     }
 }
 
@@ -133,11 +184,30 @@ impl Trusted<'_> {
 
 /// The client of a request from `peer` with these headers.
 pub fn client(config: &config::Server, peer: Address, headers: &HeaderMap) -> Address {
-    let trusted = Trusted {
+    trusted(config).client(peer, headers)
+}
+
+/// The same as limits see it.
+pub fn counted(config: &config::Server, peer: Address, headers: &HeaderMap) -> Client {
+    let trusted = trusted(config);
+    let address = trusted.client(peer, headers);
+    Client {
+        bucket: address.bucket(),
+        network: address.bucket().network(),
+        is_proxy: trusted.holds(address),
+    }
+}
+
+/// What a connection's share is counted by; none for a proxy.
+pub fn share_of_peer(config: &config::Server, peer: Address) -> Option<Key> {
+    (!trusted(config).holds(peer)).then(|| peer.bucket().key())
+}
+
+fn trusted(config: &config::Server) -> Trusted<'_> {
+    Trusted {
         networks: &config.trusted_proxies,
         unix: config.trust_unix,
-    };
-    trusted.client(peer, headers)
+    }
 }
 
 /// `ip`, `ip:port`, `[ip]` or `[ip]:port`.
@@ -214,6 +284,14 @@ mod tests {
         assert_ne!(bucket("1.2.3.4"), bucket("1.2.3.5"));
         assert_eq!(bucket("1.2.3.4"), bucket("::ffff:1.2.3.4"));
         assert_ne!(Address::Unix.bucket(), bucket("0.0.0.0"));
+        assert_eq!(bucket("2002:102:304:5::1"), bucket("1.2.3.4"), "6to4");
+        let network = |t: &str| bucket(t).network();
+        assert_eq!(network("2001:db8:1:2::3"), network("2001:db8:1:ffff::"));
+        assert_ne!(network("2001:db8:1::"), network("2001:db8:2::"));
+        assert_ne!(network("2001:db8:1::"), Some(bucket("2001:db8:1::")));
+        for none in ["1.2.3.4", "::ffff:1.2.3.4", "2002:102:304::1"] {
+            assert_eq!(network(none), None, "{none}");
+        }
         assert_ne!(Bucket::of_user(0), Address::Unix.bucket());
         assert_ne!(Bucket::of_user(1), Bucket::of_user(256));
     }

@@ -16,10 +16,10 @@ use crate::clock;
 use crate::config;
 use crate::entropy;
 use crate::error::Error;
-use crate::http::address::{self, Address};
+use crate::http::address::{self, Address, Client};
 use crate::http::reply::X_REQUEST_ID;
 use crate::http::wire::Wire;
-use crate::limits::{Permit, Pool};
+use crate::limits::{Key, Permit, Pool};
 use crate::log::{self, Value};
 use crate::metrics;
 
@@ -54,6 +54,8 @@ pub struct BodyLimits<'a> {
     pub timeout: Duration,
     /// Where its bytes are counted.
     pub pool: &'a Arc<Pool>,
+    /// Whose share of them it is.
+    pub client: Option<Key>,
 }
 
 /// A body that was read, and its share of the memory budget.
@@ -142,6 +144,11 @@ impl Request {
         address::client(config, self.peer, &self.headers)
     }
 
+    /// The same as limits see it.
+    pub fn counted(&self, config: &config::Server) -> Client {
+        address::counted(config, self.peer, &self.headers)
+    }
+
     /// Whether the body is declared as `application/json`, with or without parameters.
     pub fn is_json(&self) -> bool {
         let declared = self.headers.get(CONTENT_TYPE).map(|v| v.as_bytes());
@@ -183,11 +190,13 @@ impl Request {
         if declared.lower() > limits.bytes_max as u64 {
             return Err(Error::BodyTooLarge);
         }
-        let mut permit = limits.pool.take(0).ok_or(Error::NO_ROOM)?;
+        let permit = limits.pool.take_for(limits.client, 0);
+        let mut permit = permit.ok_or(Error::NO_ROOM)?;
         let mut bytes = Vec::new();
         let deadline = clock::now() + limits.timeout;
+        let mut pace = Pace::new();
         loop {
-            let next = timeout_at(deadline, self.body.frame()).await;
+            let next = timeout_at(deadline.min(pace.next_by()), self.body.frame()).await;
             let Some(frame) = next.map_err(|_| Error::BodyTimeout)? else {
                 break;
             };
@@ -195,6 +204,7 @@ impl Request {
             let Some(data) = frame.data_ref() else {
                 continue;
             };
+            pace.came(data.len());
             let needed = bytes.len() + data.len();
             if needed > limits.bytes_max {
                 return Err(Error::BodyTooLarge);
@@ -213,6 +223,37 @@ impl Request {
             bytes,
             _permit: permit,
         })
+    }
+}
+
+/// The least rate of a body: some KiB in each span of some seconds, or its end. What holds memory and sends
+/// less is not worth waiting for until the whole body's time is over.
+struct Pace {
+    since: Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    const BYTES: usize = 1024;
+    const SPAN: Duration = Duration::from_secs(4);
+
+    fn new() -> Self {
+        Self {
+            since: clock::now(),
+            bytes: 0,
+        }
+    }
+
+    /// When the next bytes are overdue.
+    fn next_by(&self) -> Instant {
+        self.since + Self::SPAN
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= Self::BYTES {
+            *self = Self::new();
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use crate::clock::{self, Timer};
-use crate::limits::{Permit, Pool};
+use crate::limits::{Key, Permit, Pool};
 use crate::metrics;
 
 /// How long a client may stall when the budget's share of stalled clients is used up.
@@ -63,6 +63,8 @@ pub struct Wire {
     /// Something was handed to hyper that has not reached the kernel yet.
     unflushed: Cell<bool>,
     flush_waker: RefCell<Option<Waker>>,
+    /// The connection is to end, in favour of another.
+    is_unwanted: Cell<bool>,
     /// When the oldest bytes were read whose lines have not reached the kernel yet; only if that counts.
     read_at: Cell<Option<Instant>>,
 }
@@ -78,6 +80,7 @@ impl Wire {
             stall_permits: Cell::new(1),
             unflushed: Cell::new(false),
             flush_waker: RefCell::new(None),
+            is_unwanted: Cell::new(false),
             read_at: Cell::new(None),
         })
     }
@@ -89,6 +92,23 @@ impl Wire {
         self.waits_since.set(None);
         self.stall_permits.set(1);
         Busy(Rc::clone(self))
+    }
+
+    /// Since when the connection waits for a request, or for the rest of its head; none while one is under way, or
+    /// once it is to end.
+    pub fn idle_since(&self) -> Option<Instant> {
+        let is_idle = !self.busy.get() && !self.is_unwanted.get();
+        is_idle.then(|| self.waits_since.get()).flatten()
+    }
+
+    /// Has the connection end, unless a request comes first.
+    pub fn end(&self) {
+        self.is_unwanted.set(true);
+    }
+
+    /// Whether it is to end now.
+    pub fn is_ended(&self) -> bool {
+        self.is_unwanted.get() && !self.busy.get()
     }
 
     /// Says how much the answer being written will cost if its client stalls.
@@ -147,7 +167,8 @@ pub struct ClientIo {
     socket: Socket,
     wire: Rc<Wire>,
     timeouts: Timeouts,
-    stalled: Arc<Pool>,
+    /// Where permits come from, and whose share of them they are.
+    stalled: (Arc<Pool>, Option<Key>),
     /// Since when the client takes nothing, and the permit for it.
     stall: Option<(Instant, Option<Permit>)>,
     /// One timer for whichever limit comes first.
@@ -155,8 +176,13 @@ pub struct ClientIo {
 }
 
 impl ClientIo {
-    /// Puts the limits around a socket. `stalled` counts clients that take nothing.
-    pub fn new(socket: Socket, wire: Rc<Wire>, timeouts: Timeouts, stalled: Arc<Pool>) -> Self {
+    /// Puts the limits around a socket. `stalled` counts clients that take nothing, and says which one this is.
+    pub fn new(
+        socket: Socket,
+        wire: Rc<Wire>,
+        timeouts: Timeouts,
+        stalled: (Arc<Pool>, Option<Key>),
+    ) -> Self {
         let timer = Timer::new(clock::now() + timeouts.idle);
         Self {
             socket,
@@ -188,7 +214,7 @@ impl ClientIo {
         let n = self.wire.stall_permits.get();
         let (since, permit) = self
             .stall
-            .get_or_insert_with(|| (clock::now(), self.stalled.take(n)));
+            .get_or_insert_with(|| (clock::now(), self.stalled.0.take_for(self.stalled.1, n)));
         let allowed = match permit {
             Some(_) => self.timeouts.write,
             None => self.timeouts.write.min(STALL_WITHOUT_PERMIT),

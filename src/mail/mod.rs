@@ -41,6 +41,8 @@ const RETRY_MAX: Duration = Duration::from_secs(3600);
 const NO_SERVER: &str = "mail.smtp_host (SMTP_HOST) is not set";
 /// Letters to one recipient in an hour.
 const PER_RECIPIENT_MAX: u32 = 6;
+/// Letters with a link in the same time, when that is used up.
+const RESETS_MAX: u32 = 3;
 const HOUR_MS: i64 = 3_600_000;
 
 // All steps of one letter in a row end before its lease.
@@ -305,10 +307,21 @@ impl Sender {
     /// for room rather than to be lost.
     async fn reserve(&self, row: &OutboxRow, to: &Recipient) -> Result<Reservation, Fate> {
         let address = ring::digest::digest(&ring::digest::SHA256, to.address.as_str().as_bytes());
-        let key = [b"mail:", address.as_ref()].concat();
-        let window = Window::new(&key, PER_RECIPIENT_MAX, HOUR_MS);
+        let window = |kind: &[u8], limit| {
+            let key = [kind, address.as_ref()].concat();
+            Window::new(&key, limit, HOUR_MS)
+        };
         let now_ms = self.clock.wall_ms();
-        match self.stores.sessions.reserve(now_ms, &[window]).await? {
+        let sessions = &self.stores.sessions;
+        let mut reserved = sessions
+            .reserve(now_ms, &[window(b"mail:", PER_RECIPIENT_MAX)])
+            .await?;
+        if row.letter == Letter::Reset && matches!(reserved, Reserved::Over { .. }) {
+            // Other mails, which others may have brought about, do not use up those that are asked for.
+            let own = window(b"mail-r:", RESETS_MAX);
+            reserved = sessions.reserve(now_ms, &[own]).await?;
+        }
+        match reserved {
             Reserved::Done(reservation) => Ok(reservation),
             Reserved::Over { .. } if row.tries == 0 => {
                 Err(Fate::Dropped("too many to this recipient"))

@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::schema::{Migration, Upkeep};
 use super::sqlite::{File, Plan};
 use super::{
-    Begun, ChatKey, Found, Generation, OnEvent, OwnChat, Owner, StoreError, Turn, Window, logins,
-    windows,
+    Begun, ChatKey, Found, Generation, OnEvent, OwnChat, Owner, Reserved, StoreError, Turn, Window,
+    logins, windows,
 };
 use crate::model::UserId;
 use crate::{entropy, llm::history};
@@ -29,6 +29,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         "../../sql/sqlite/sessions/0001_chats_and_windows.sql"
     )),
     Migration::adds(include_str!("../../sql/sqlite/sessions/0002_sessions.sql")),
+    Migration::adds(include_str!("../../sql/sqlite/sessions/0003_clients.sql")),
 ];
 
 /// How many rows of each kind are kept.
@@ -39,11 +40,18 @@ pub(super) struct RowLimits {
     pub sessions_max: i64,
 }
 
+/// Chats may fill all but an eighth of the file: what is left is for logins and rate limits.
+const CHATS_SHARE: (i64, i64) = (7, 8);
+/// When room is made, at least this part of it.
+const ROOM_PART: i64 = 32;
+
 /// The session file.
 #[derive(Debug)]
 pub(super) struct SessionFile {
     pub(super) file: File,
     pub(super) limits: RowLimits,
+    /// Bytes that the file may have while chats are added.
+    bytes_max: i64,
 }
 
 impl SessionFile {
@@ -65,7 +73,11 @@ impl SessionFile {
             busy,
         };
         let file = File::open(dir, plan, on_event)?;
-        Ok(Self { file, limits })
+        Ok(Self {
+            file,
+            limits,
+            bytes_max: disk_bytes_max / CHATS_SHARE.1 * CHATS_SHARE.0,
+        })
     }
 
     pub(super) fn begin(
@@ -73,10 +85,10 @@ impl SessionFile {
         now_ms: i64,
         chat: Option<ChatKey>,
         owner: Owner,
-        window: Option<&Window>,
+        windows: Vec<Window>,
     ) -> Result<Begun, StoreError> {
-        if let Some(window) = window
-            && let Some(retry_after_s) = self.hit(now_ms, window)?
+        if !windows.is_empty()
+            && let Reserved::Over { retry_after_s, .. } = self.reserve(now_ms, windows)?
         {
             return Ok(Begun::Limited { retry_after_s });
         }
@@ -85,26 +97,6 @@ impl SessionFile {
             None => None,
         };
         Ok(Begun::Ready { chat })
-    }
-
-    /// `Some(seconds)`: over the limit.
-    fn hit(&mut self, now_ms: i64, window: &Window) -> Result<Option<u32>, StoreError> {
-        // A flood is refused without a lock and without writing: hits only ever grow.
-        let standing = self.file.read(|file| windows::look(file, window, now_ms))?;
-        let refused = standing.retry_after_s(window, now_ms);
-        if refused.is_some() {
-            return Ok(refused);
-        }
-        let windows_max = self.limits.windows_max;
-        self.file.write(|file| {
-            // Again, because another process may have counted meanwhile.
-            let standing = windows::look(file, window, now_ms)?;
-            let refused = standing.retry_after_s(window, now_ms);
-            if refused.is_none() {
-                windows::count(file, window, &standing, windows_max)?;
-            }
-            Ok(refused)
-        })
     }
 
     fn find(
@@ -141,10 +133,11 @@ impl SessionFile {
         generation: Generation,
         new: bool,
     ) -> Result<(), StoreError> {
-        let chats_max = self.limits.chats_max;
+        let (chats_max, bytes_max) = (self.limits.chats_max, self.bytes_max);
         self.file.write(|file| {
             if new {
                 make_room(file, chats_max)?;
+                free_bytes(file, bytes_max, key)?;
             }
             // A new one that exists was made by a call whose caller had given up waiting.
             let sql = if new {
@@ -167,7 +160,9 @@ impl SessionFile {
     }
 
     pub(super) fn save(&mut self, now_ms: i64, turn: &Turn) -> Result<bool, StoreError> {
+        let bytes_max = self.bytes_max;
         let (stored, was_readable) = self.file.write(|file| {
+            free_bytes(file, bytes_max, turn.chat)?;
             let messages: Option<Vec<u8>> = file
                 .prepare_cached("SELECT messages FROM chats WHERE key = ?1 AND generation = ?2")?
                 .query_row(params![turn.chat.0, turn.generation], |row| row.get(0))
@@ -175,7 +170,7 @@ impl SessionFile {
             let Some(messages) = messages else {
                 return Ok((false, true));
             };
-            let readable = history::check(&messages);
+            let (readable, is_first) = (history::check(&messages), messages.is_empty());
             let messages = history::append(
                 if readable { &messages } else { &[] },
                 &turn.question_escaped,
@@ -189,6 +184,12 @@ impl SessionFile {
                     messages,
                     now_ms.saturating_add(turn.ttl_ms)
                 ])?;
+            if let Some(client) = turn.client.filter(|_| is_first) {
+                file.prepare_cached(
+                    "INSERT INTO chat_clients VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![turn.chat.0, client])?;
+            }
             Ok((true, readable))
         })?;
         if !was_readable {
@@ -317,6 +318,43 @@ fn make_room(connection: &Connection, chats_max: i64) -> rusqlite::Result<()> {
     if excess > 0 {
         delete_expired(connection, i64::MAX, excess.min(EVICTED_MAX))?;
     }
+    Ok(())
+}
+
+/// Makes room for the chat of that key, if the file is as large as chats may make it: the client whose chats take
+/// most loses the oldest of them. (Those that expire first would be other people's: whoever fills a file does
+/// it with the newest.)
+fn free_bytes(connection: &Connection, bytes_max: i64, keep: ChatKey) -> rusqlite::Result<()> {
+    let used: i64 = connection
+        .prepare_cached(
+            "SELECT (page_count - freelist_count) * page_size
+             FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
+        )?
+        .query_row([], |row| row.get(0))?;
+    if used <= bytes_max {
+        return Ok(());
+    }
+    let client: Option<Option<Vec<u8>>> = connection
+        .prepare_cached(
+            "SELECT client FROM chats LEFT JOIN chat_clients USING (key)
+             GROUP BY client ORDER BY sum(length(messages)) DESC LIMIT 1",
+        )?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let Some(client) = client else {
+        return Ok(());
+    };
+    connection
+        .prepare_cached(
+            "DELETE FROM chats WHERE rowid IN (
+                 SELECT rowid FROM (
+                     SELECT chats.rowid,
+                         sum(length(messages)) OVER (ORDER BY chats.rowid) - length(messages) AS before
+                     FROM chats LEFT JOIN chat_clients USING (key)
+                     WHERE client IS ?1 AND chats.key <> ?2
+                 ) WHERE before < ?3)",
+        )?
+        .execute(params![client, keep.0, bytes_max / ROOM_PART])?;
     Ok(())
 }
 

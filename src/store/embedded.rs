@@ -44,7 +44,7 @@ pub(super) enum Call {
         now_ms: i64,
         chat: Option<ChatKey>,
         owner: Owner,
-        window: Option<Window>,
+        windows: Vec<Window>,
         reply: Reply<Begun>,
     },
     OpenChat {
@@ -88,17 +88,12 @@ impl Call {
     /// A read whose caller has gone; a write is never moot.
     fn is_moot(&self) -> bool {
         match self {
-            Call::BeginChat {
-                window: None,
-                reply,
-                ..
-            } => reply.is_closed(),
+            Call::BeginChat { windows, reply, .. } => windows.is_empty() && reply.is_closed(),
             Call::ChatUser { reply, .. } => reply.is_closed(),
             Call::PingSessions { reply } | Call::PingAccounts { reply } => reply.is_closed(),
             Call::Login(call) => call.is_moot(),
             Call::Account(call) => call.is_moot(),
-            Call::BeginChat { .. }
-            | Call::BringUpToDate { .. }
+            Call::BringUpToDate { .. }
             | Call::OpenChat { .. }
             | Call::SaveTurn { .. }
             | Call::ResetChat { .. } => false,
@@ -397,9 +392,9 @@ fn carry_out(call: Call, sessions: &mut SessionFile, accounts: Option<&mut Accou
             now_ms,
             chat,
             owner,
-            window,
+            windows,
             reply,
-        } => answer(reply, sessions.begin(now_ms, chat, owner, window.as_ref())),
+        } => answer(reply, sessions.begin(now_ms, chat, owner, windows)),
         Call::OpenChat {
             expires_ms,
             chat,

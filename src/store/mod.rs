@@ -379,10 +379,27 @@ pub struct Turn {
     pub question_escaped: Vec<u8>,
     /// Inside of a JSON string.
     pub answer_escaped: Vec<u8>,
+    /// Whose it is when room must be made: see [`client_tag`]; none if that is not known.
+    pub client: Option<ClientTag>,
     /// How much is kept.
     pub limits: HistoryLimits,
     /// How long the chat lives from now, milliseconds.
     pub ttl_ms: i64,
+}
+
+/// A client's address as the session file keeps it.
+pub type ClientTag = [u8; 8];
+
+/// A keyed hash of an address, so that the file tells nobody where its chats came from.
+pub fn client_tag(key: &[u8; 32], address: &[u8]) -> ClientTag {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
+    let mut context = ring::hmac::Context::with_key(&key);
+    context.update(b"chat client\0");
+    context.update(address);
+    let tag = context.sign();
+    *tag.as_ref()
+        .first_chunk()
+        .expect("an HMAC-SHA256 has 32 bytes")
 }
 
 /// Messages have no place in a log.

@@ -26,7 +26,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Adds a mail that is due at once.
+    /// Adds a mail that is due at once; not if one of its kind to the same recipient waits already.
     pub(super) fn post(
         &mut self,
         file: &Connection,
@@ -38,8 +38,16 @@ impl Outbox {
         let rows: u32 = file
             .prepare_cached("SELECT count(*) FROM outbox")?
             .query_row([], |row| row.get(0))?;
-        if rows as usize >= self.rows_max {
+        if rows as usize >= room(self.rows_max, letter) {
             self.dropped = true;
+            return Ok(());
+        }
+        let waits = file
+            .prepare_cached(
+                "SELECT 1 FROM outbox WHERE kind = ?1 AND user_id IS ?2 AND identifier IS ?3",
+            )?
+            .exists(params![letter.name(), user.map(|user| user.0), identifier])?;
+        if waits {
             return Ok(());
         }
         file.prepare_cached(
@@ -53,6 +61,14 @@ impl Outbox {
             now_ms
         ])?;
         Ok(())
+    }
+}
+
+/// How many mails may wait before one of this kind: a quarter is kept for those that are asked for.
+fn room(rows_max: usize, letter: Letter) -> usize {
+    match letter {
+        Letter::Reset => rows_max,
+        Letter::Welcome | Letter::ResetDone | Letter::PasswordChanged => rows_max - rows_max / 4,
     }
 }
 

@@ -24,19 +24,19 @@ pub enum Sessions {
 }
 
 impl Sessions {
-    /// Counts the hit, then reads the chat if it exists, has not expired and belongs to `owner`.
+    /// Counts a hit in each window, or in none if one of them is full, then reads the chat if it exists, has not expired and belongs to `owner`.
     /// Creates no chat.
     ///
     /// # Errors
-    /// [`StoreError`]; the hit may have been counted nevertheless.
+    /// [`StoreError`]; the hits may have been counted nevertheless.
     pub async fn begin_chat(
         &self,
         now_ms: i64,
         chat: Option<ChatKey>,
         owner: Owner,
-        window: Option<Window>,
+        windows: Vec<Window>,
     ) -> Result<Begun, StoreError> {
-        if chat.is_none() && window.is_none() {
+        if chat.is_none() && windows.is_empty() {
             // Nothing to ask for.
             return Ok(Begun::Ready { chat: None });
         }
@@ -46,12 +46,12 @@ impl Sessions {
                     now_ms,
                     chat,
                     owner,
-                    window,
+                    windows,
                     reply,
                 };
                 queue.call(call).await
             }
-            Sessions::Redis(link) => link.begin_chat(now_ms, chat, owner, window).await,
+            Sessions::Redis(link) => link.begin_chat(now_ms, chat, owner, windows).await,
         }
     }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::Client;
 use super::live::Live;
 use crate::app::App;
-use crate::http::address::Address;
+use crate::http::address::{self, Address};
 use crate::http::reply;
 use crate::http::wire::Socket;
 use crate::limits::Permit;
@@ -24,6 +24,8 @@ use crate::log::{self, Value};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that there is no room for is kept so that it sees the refusal.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often others take turns before a connection that was to end has ended.
+const TURNS_MAX: usize = 8;
 /// How many such connections a core keeps at a time.
 const REFUSALS_MAX: usize = 32;
 
@@ -97,7 +99,7 @@ pub async fn accept_own(app: Rc<App>, door: Door, live: Rc<Live>) -> io::Error {
         let Some((socket, peer)) = entrance.next().await else {
             continue;
         };
-        match app.shared.pools.connections.take(1) {
+        match admit(&app, peer, &live).await {
             Some(permit) => {
                 let app = Rc::clone(&app);
                 spawn_local(Client::new(app, socket, peer, permit, live.enter()));
@@ -107,9 +109,35 @@ pub async fn accept_own(app: Rc<App>, door: Door, live: Rc<Live>) -> io::Error {
     }
 }
 
-/// Accepts until the task is aborted, and deals the connections out in turn. Nothing is awaited
-/// between the two, so that none is lost when the task ends.
-pub async fn accept_shared(app: Rc<App>, door: Door, dealt: Vec<Dealt>) -> io::Error {
+/// A place for a newcomer: within its share or, when all are taken, in the place of a connection that waits for
+/// nothing but its client, one of the client's that has most of them.
+async fn admit(app: &App, peer: Address, live: &Live) -> Option<Permit> {
+    let connections = &app.shared.pools.connections;
+    let client = address::share_of_peer(&app.shared.config.server, peer);
+    if let Some(permit) = connections.take_for(client, 1) {
+        return Some(permit);
+    }
+    if connections.used() < connections.max() || !live.end_idlest() {
+        return None;
+    }
+    // That one ends at its next turn.
+    for _ in 0..TURNS_MAX {
+        yield_now().await;
+        if let Some(permit) = connections.take_for(client, 1) {
+            return Some(permit);
+        }
+    }
+    None
+}
+
+/// Accepts until the task is aborted, and deals the connections out in turn. Nothing is awaited between the two
+/// while there is room, so that none is lost when the task ends.
+pub async fn accept_shared(
+    app: Rc<App>,
+    door: Door,
+    dealt: Vec<Dealt>,
+    live: Rc<Live>,
+) -> io::Error {
     let mut entrance = match Entrance::open(door) {
         Ok(entrance) => entrance,
         Err(error) => return error,
@@ -119,7 +147,7 @@ pub async fn accept_shared(app: Rc<App>, door: Door, dealt: Vec<Dealt>) -> io::E
         let Some((socket, peer)) = entrance.next().await else {
             continue;
         };
-        match (app.shared.pools.connections.take(1), turns.next()) {
+        match (admit(&app, peer, &live).await, turns.next()) {
             (Some(permit), Some(worker)) => match Newcomer::leave(socket, peer, permit) {
                 // A worker takes what it is dealt for as long as anybody can deal: if this one is
                 // gone, so is the server.

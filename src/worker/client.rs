@@ -9,9 +9,9 @@ use super::live::Lives;
 use crate::app::{App, Phase};
 use crate::clock;
 use crate::connection::{self, Connection, Service};
-use crate::http::address::Address;
+use crate::http::address::{self, Address};
 use crate::http::wire::{ClientIo, Socket, Timeouts, Wire};
-use crate::limits::Permit;
+use crate::limits::{Key, Permit};
 
 /// Serves one connection to its end. It is polled again at each change of the phase, and with it the handler or
 /// body that is running, so that these need not watch the phase themselves.
@@ -25,6 +25,9 @@ pub struct Client {
     phase: Phase,
     is_registered: bool,
     lives: Lives,
+    wire: Rc<Wire>,
+    /// Whose share of the connections this is in.
+    client: Option<Key>,
     _permit: Permit,
 }
 
@@ -39,10 +42,11 @@ impl Client {
         };
         let wire = Wire::new();
         let stalled = Arc::clone(&app.shared.pools.stalled);
-        let io = ClientIo::new(socket, Rc::clone(&wire), timeouts, stalled);
+        let share = address::share_of_peer(config, peer);
+        let io = ClientIo::new(socket, Rc::clone(&wire), timeouts, (stalled, share));
         let service = Service::Api {
             app: Rc::clone(&app),
-            wire,
+            wire: Rc::clone(&wire),
             peer,
         };
         Self {
@@ -51,6 +55,8 @@ impl Client {
             phase: Phase::Running,
             is_registered: false,
             lives,
+            wire,
+            client: share,
             _permit: permit,
         }
     }
@@ -63,8 +69,11 @@ impl Future for Client {
         let this = self.get_mut();
         clock::count_poll();
         if !this.is_registered {
-            this.lives.register(cx.waker());
+            this.lives.register(cx.waker(), this.client, &this.wire);
             this.is_registered = true;
+        }
+        if this.wire.is_ended() {
+            return Poll::Ready(());
         }
         let mut connection = Pin::new(&mut this.connection);
         let phase = this.app.front.phase.get();

@@ -1,4 +1,5 @@
-//! A core's connections: how many there are, and their tasks, so that all can be woken.
+//! A core's connections: how many there are, their tasks, so that all can be woken, and whose they are, so that
+//! one can be ended for a newcomer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -6,6 +7,9 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use tokio::sync::Notify;
+
+use crate::http::wire::Wire;
+use crate::limits::Key;
 
 /// Counts this core's connections.
 #[derive(Debug, Default)]
@@ -16,8 +20,17 @@ pub struct Live {
     /// One has ended, and may have left memory behind.
     pub ended: Notify,
     /// Their tasks, by the number that each got when it began.
-    tasks: RefCell<HashMap<u64, Waker>>,
+    tasks: RefCell<HashMap<u64, Task>>,
     begun: Cell<u64>,
+}
+
+/// A connection's task, and what is known of it from outside.
+#[derive(Debug)]
+struct Task {
+    waker: Waker,
+    /// Whose share it counts in; none: a proxy's.
+    client: Option<Key>,
+    wire: Rc<Wire>,
 }
 
 impl Live {
@@ -33,7 +46,31 @@ impl Live {
 
     /// Has every connection look at the phase.
     pub fn wake_all(&self) {
-        self.tasks.borrow().values().for_each(Waker::wake_by_ref);
+        let tasks = self.tasks.borrow();
+        tasks.values().for_each(|task| task.waker.wake_by_ref());
+    }
+
+    /// Ends the connection that has waited longest, without a request under way, of the client that has most of
+    /// them here, if that client has more than one. Whether there was one; it ends at its next turn.
+    pub fn end_idlest(&self) -> bool {
+        let tasks = self.tasks.borrow();
+        let mut held: HashMap<Key, usize> = HashMap::new();
+        for client in tasks.values().filter_map(|task| task.client) {
+            *held.entry(client).or_default() += 1;
+        }
+        let idlest_of = |client: Key| {
+            let idle = tasks.values().filter(|task| task.client == Some(client));
+            let idle = idle.filter_map(|task| Some((task.wire.idle_since()?, task)));
+            idle.min_by_key(|(since, _)| *since).map(|(_, task)| task)
+        };
+        let largest = held.into_iter().max_by_key(|(_, held)| *held);
+        let largest = largest.filter(|(_, held)| *held > 1);
+        let Some(task) = largest.and_then(|(client, _)| idlest_of(client)) else {
+            return false;
+        };
+        task.wire.end();
+        task.waker.wake_by_ref();
+        true
     }
 
     /// Waits until there is none.
@@ -51,10 +88,15 @@ pub struct Lives {
 }
 
 impl Lives {
-    /// Has this task woken at each change of the phase.
-    pub fn register(&self, task: &Waker) {
+    /// Has this task woken at each change of the phase, and when it is to end.
+    pub fn register(&self, task: &Waker, client: Option<Key>, wire: &Rc<Wire>) {
         let mut tasks = self.live.tasks.borrow_mut();
-        tasks.insert(self.number, task.clone());
+        let task = Task {
+            waker: task.clone(),
+            client,
+            wire: Rc::clone(wire),
+        };
+        tasks.insert(self.number, task);
     }
 }
 

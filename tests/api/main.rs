@@ -39,6 +39,7 @@ mod memory;
 mod metrics;
 mod openapi;
 mod process;
+mod shares;
 mod side_by_side;
 mod slow;
 mod stream;

@@ -137,7 +137,9 @@ fn the_seventh_mail_within_an_hour_is_dropped() {
     let postfix = Postfix::start(&Authority::new());
     let server = server(&postfix, PLAIN, PLAINLY);
     register(&server, "alice@example.org");
-    for _ in 0..5 {
+    // One of a kind waits at a time.
+    for sent in 1..6 {
+        postfix.deliver(sent);
         forgot(&server, "alice@example.org");
     }
     let mails = postfix.deliver(6);
@@ -156,4 +158,26 @@ fn the_seventh_mail_within_an_hour_is_dropped() {
         "too many to this recipient",
     ];
     assert_eq!(lines(&server, &dropped), 1, "{}", server.log());
+}
+
+#[test]
+fn resets_have_three_of_their_own() {
+    let postfix = Postfix::start(&Authority::new());
+    let server = server(&postfix, PLAIN, PLAINLY);
+    let form = serde_json::json!({
+        "email": "alice@example.org", "password": crate::kit::PASSWORD, "phone": "+1 5"
+    });
+    let reply = Person::new(&server).post("/auth/register", &form);
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    // Each identifier is good for five in an hour.
+    for (n, identifier) in ["alice@example.org", "+1 5"].repeat(4).iter().enumerate() {
+        postfix.deliver(n + 1);
+        forgot(&server, identifier);
+    }
+    assert_eq!(postfix.deliver(9).len(), 9);
+    forgot(&server, "+1 5");
+    until("the log to tell", || {
+        let dropped = ["kind=reset", "too many to this recipient"];
+        (lines(&server, &dropped) == 1).then_some(())
+    });
 }

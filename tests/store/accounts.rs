@@ -386,3 +386,42 @@ async fn a_mail_is_claimed_by_one_until_it_is_finished_or_its_lease_ends() {
     assert_eq!(leased_out[0].tries, 2);
     open.stop();
 }
+
+#[tokio::test]
+async fn one_mail_of_a_kind_waits_for_a_user_and_some_room_is_for_resets() {
+    let open = Open::with(|settings| settings.outbox_max = 8);
+    let store = open.stores.accounts.clone();
+    let id = registered(&store, "a@b.c").await;
+    let mails = async || store.claim_letters(T0, 0, 99).await.unwrap().len();
+    let before = mails().await;
+    for password in ["b", "c", "d"] {
+        let set = store.set_password(T0, id, hash(NEW, password)).await;
+        assert_eq!(set, Ok(true));
+    }
+    assert_eq!(mails().await, before + 1, "one says it");
+    for _ in 0..3 {
+        let posted = store.post_reset_request(T0, &identifier("a@b.c")).await;
+        assert_eq!(posted, Ok(Posted::Queued));
+    }
+    assert_eq!(mails().await, before + 2);
+    // News fill three quarters of the outbox, so that those who ask for a link get one.
+    for n in 0..9 {
+        let new = NewUser {
+            welcome: true,
+            ..new_user(&format!("n{n}@b.c"))
+        };
+        let done = store.register(T0, new).await;
+        assert!(matches!(done, Ok(Registered::Done(_))));
+    }
+    assert_eq!(mails().await, 6);
+    for (n, expect) in [
+        (1, Posted::Queued),
+        (2, Posted::Queued),
+        (3, Posted::Dropped),
+    ] {
+        let who = identifier(&format!("n{n}@b.c"));
+        let posted = store.post_reset_request(T0, &who).await;
+        assert_eq!(posted, Ok(expect), "{n}");
+    }
+    open.stop();
+}

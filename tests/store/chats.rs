@@ -59,7 +59,7 @@ async fn a_reset_wins_over_a_running_turn() {
         .unwrap();
     assert_eq!(
         store
-            .begin_chat(T0 + HOUR, Some(chat), ME, None)
+            .begin_chat(T0 + HOUR, Some(chat), ME, Vec::new())
             .await
             .unwrap(),
         ready(None)
@@ -115,7 +115,7 @@ async fn an_expired_chat_is_not_found_but_a_turn_on_its_way_revives_it() {
         .open_chat(T0, chat, ME, generation, 1000, true)
         .await
         .unwrap();
-    let at = |ms| store.begin_chat(T0 + ms, Some(chat), ME, None);
+    let at = |ms| store.begin_chat(T0 + ms, Some(chat), ME, Vec::new());
     assert!(matches!(at(999).await, Ok(Begun::Ready { chat: Some(_) })));
     assert_eq!(at(1000).await, Ok(ready(None)));
     store
@@ -133,7 +133,7 @@ async fn a_window_starts_with_its_first_hit_and_ends_on_time() {
     let hit = |ms| {
         open.stores
             .sessions
-            .begin_chat(T0 + ms, None, ME, Some(window.clone()))
+            .begin_chat(T0 + ms, None, ME, vec![window.clone()])
     };
     // Milliseconds after the first hit, and the wait until the next may succeed.
     let rows = [
@@ -162,7 +162,7 @@ async fn a_window_starts_with_its_first_hit_and_ends_on_time() {
     let begun = open
         .stores
         .sessions
-        .begin_chat(T0, None, ME, Some(long))
+        .begin_chat(T0, None, ME, vec![long])
         .await;
     assert_eq!(begun, Ok(ready(None)));
     open.stop();

@@ -6,10 +6,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cloudchat::model::Identifier;
+use cloudchat::model::UserId;
 use cloudchat::store::{Backend, Begun, Sessions, StoreError, Window};
 
 use super::ME;
 use super::accounts::registered;
+use super::logins::login;
 use super::support::{HOUR, Open, T0, found, key, settings, text, turn};
 
 #[tokio::test]
@@ -27,7 +29,7 @@ async fn everything_outlives_the_process_and_the_key_stays() {
         .await
         .unwrap();
     store
-        .begin_chat(T0, None, ME, Some(window.clone()))
+        .begin_chat(T0, None, ME, vec![window.clone()])
         .await
         .unwrap();
     let hmac_key = *open.stores.accounts.hmac_key();
@@ -46,7 +48,7 @@ async fn everything_outlives_the_process_and_the_key_stays() {
     let open = open.again(|_| {});
     let store = &open.stores.sessions;
     assert_eq!(text(&found(store, chat, ME).await), "q a:q");
-    let limited = store.begin_chat(T0, Some(chat), ME, Some(window)).await;
+    let limited = store.begin_chat(T0, Some(chat), ME, vec![window]).await;
     assert_eq!(
         limited,
         Ok(Begun::Limited {
@@ -146,7 +148,7 @@ async fn two_processes_may_overlap() {
             let mut ready = 0;
             for _ in 0..80 {
                 let begun = store
-                    .begin_chat(T0, None, ME, Some(window.clone()))
+                    .begin_chat(T0, None, ME, vec![window.clone()])
                     .await
                     .unwrap();
                 ready += u32::from(matches!(begun, Begun::Ready { .. }));
@@ -180,54 +182,35 @@ async fn two_processes_may_overlap() {
 async fn a_full_disk_refuses_writes_reads_on_and_recovers() {
     let open = Open::with(|settings| settings.disk_bytes_max = 128 * 1024);
     let store = &open.stores.sessions;
-    let (question, generation) = ("x".repeat(4000), [1; 16]);
-    let mut n = 0;
+    // Chats make room by themselves; logins do not, up to their number.
+    let create = async |store: &Sessions, n: i64| {
+        let (token, new) = login(UserId(n), T0);
+        store.create_session(new).await.map(|()| token)
+    };
+    let mut tokens = Vec::new();
     let failure = loop {
-        n += 1;
-        let opened = store
-            .open_chat(T0, key(n), ME, generation, HOUR, true)
-            .await;
-        let saved = store
-            .save_turn(T0, turn(key(n), generation, &question))
-            .await;
-        if let Err(error) = opened.and(saved) {
-            break error;
+        match create(store, tokens.len() as i64).await {
+            Ok(token) => tokens.push(token),
+            Err(error) => break error,
         }
-        assert!(n < 100, "128 KiB hold 100 chats of 8 KB");
+        assert!(tokens.len() < 5000, "128 KiB hold 5,000 sessions");
     };
     assert_eq!(failure, StoreError::Unavailable);
-    assert_eq!(
-        found(store, key(1), ME).await.unwrap().messages.len() / 8000,
-        1
-    );
+    let found = store.session(T0, &tokens[0]).await.unwrap();
+    assert_eq!(found.map(|session| session.user), Some(UserId(0)));
     assert_eq!(store.ping().await, Ok(()));
-    // Room made by forgetting is used at once …
-    store.reset_chat(key(1), ME).await.unwrap();
-    store.reset_chat(key(2), ME).await.unwrap();
-    store
-        .open_chat(T0, key(n), ME, generation, HOUR, true)
-        .await
-        .unwrap();
-    assert!(
-        store
-            .save_turn(T0, turn(key(n), generation, &question))
-            .await
-            .unwrap()
-    );
+    // Room made by ending some is used at once …
+    for token in &tokens[..100] {
+        store.end_session(token).await.unwrap();
+    }
+    for n in 0..50 {
+        create(store, 10_000 + n).await.unwrap();
+    }
     // … and a higher limit after a restart.
     let open = open.again(|settings| settings.disk_bytes_max = 1 << 20);
     let store = &open.stores.sessions;
-    for n in 200..220 {
-        store
-            .open_chat(T0, key(n), ME, generation, HOUR, true)
-            .await
-            .unwrap();
-        assert!(
-            store
-                .save_turn(T0, turn(key(n), generation, &question))
-                .await
-                .unwrap()
-        );
+    for n in 0..500 {
+        create(store, 20_000 + n).await.unwrap();
     }
     open.stop();
 }
@@ -330,7 +313,7 @@ async fn a_thread_that_dies_is_noticed_by_all() {
     let file = rusqlite::Connection::open(folder.path().join("sessions.db")).unwrap();
     file.execute("UPDATE chats SET messages = x'ff'", [])
         .unwrap();
-    let begun = store.begin_chat(T0, Some(key(1)), ME, None).await;
+    let begun = store.begin_chat(T0, Some(key(1)), ME, Vec::new()).await;
     assert_eq!(begun, Err(StoreError::Unavailable));
     backend.ended().await;
     assert_eq!(store.ping().await, Err(StoreError::Unavailable));

@@ -52,7 +52,7 @@ impl Model {
     async fn begin(&mut self, store: &Sessions, now: i64, n: usize, owner: Owner, w: usize) {
         let window = Window::new(&[w as u8], 3, 10_000);
         let begun = store
-            .begin_chat(now, Some(key(n)), owner, Some(window))
+            .begin_chat(now, Some(key(n)), owner, vec![window])
             .await
             .unwrap();
         let state = self.windows.entry(w).or_insert((0, now + 10_000));
@@ -135,7 +135,7 @@ impl Model {
         if let Begun::Ready {
             chat: Some(Found { generation, .. }),
         } = store
-            .begin_chat(now.min(chat.2 - 1), Some(key(n)), owner, None)
+            .begin_chat(now.min(chat.2 - 1), Some(key(n)), owner, Vec::new())
             .await
             .unwrap()
         {

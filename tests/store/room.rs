@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use cloudchat::model::{Token, UserId};
-use cloudchat::store::{Begun, Stores, TokenUse, Window};
+use cloudchat::store::{Begun, Stores, TokenUse, Turn, Window};
 
 use super::ME;
 use super::accounts::{hash, registered};
 use super::logins::login;
-use super::support::{HOUR, Open, T0, found, key, ready};
+use super::support::{HOUR, Open, T0, found, key, ready, turn};
 
 #[tokio::test]
 async fn the_rows_that_expire_first_make_room() {
@@ -30,11 +30,11 @@ async fn the_rows_that_expire_first_make_room() {
     for n in 0..4u8 {
         let window = Window::new(&[n], 1, HOUR);
         store
-            .begin_chat(T0 + i64::from(n), None, ME, Some(window))
+            .begin_chat(T0 + i64::from(n), None, ME, vec![window])
             .await
             .unwrap();
     }
-    let begun = |n: u8| store.begin_chat(T0 + 9, None, ME, Some(Window::new(&[n], 1, HOUR)));
+    let begun = |n: u8| store.begin_chat(T0 + 9, None, ME, vec![Window::new(&[n], 1, HOUR)]);
     assert!(matches!(begun(3).await, Ok(Begun::Limited { .. })));
     assert_eq!(begun(0).await, Ok(ready(None)));
     open.stop();
@@ -52,7 +52,7 @@ async fn expired_rows_are_swept_while_nobody_calls() {
             .unwrap();
         let window = Window::new(&[n], 1, HOUR);
         store
-            .begin_chat(long_ago, None, ME, Some(window))
+            .begin_chat(long_ago, None, ME, vec![window])
             .await
             .unwrap();
     }
@@ -155,5 +155,43 @@ async fn the_sessions_that_expire_first_make_room() {
     }
     let left = async |user| store.sessions_of(T0, UserId(user)).await.unwrap().len();
     assert_eq!((left(7).await, left(8).await), (40, 20));
+    open.stop();
+}
+
+#[tokio::test]
+async fn a_full_file_takes_room_from_the_client_that_holds_most() {
+    const ANSWER: usize = 30_000;
+    let open = Open::with(|settings| settings.disk_bytes_max = 2 << 20);
+    let store = &open.stores.sessions;
+    let save = async |n: usize, client: u8, bytes: usize| {
+        let new = store.open_chat(T0, key(n), ME, [1; 16], HOUR, true);
+        new.await.unwrap();
+        let turn = Turn {
+            answer_escaped: vec![b'x'; bytes],
+            client: Some([client; 8]),
+            ..turn(key(n), [1; 16], "q")
+        };
+        store.save_turn(T0, turn).await
+    };
+    // An honest visitor is there first, others come and go; one fills the file several times over.
+    assert_eq!(save(0, 1, ANSWER).await, Ok(true));
+    for n in 1..300 {
+        assert_eq!(save(n, 2, ANSWER).await, Ok(true), "{n}");
+    }
+    assert_eq!(save(300, 3, ANSWER).await, Ok(true));
+    assert!(found(store, key(0), ME).await.is_some());
+    assert!(found(store, key(300), ME).await.is_some());
+    // It is the oldest of the one that holds most that are gone.
+    assert!(found(store, key(1), ME).await.is_none());
+    assert!(found(store, key(299), ME).await.is_some());
+    // What is no chat has room of its own.
+    for n in 0..200 {
+        let (token, new) = login(UserId(n), T0);
+        store.create_session(new).await.unwrap();
+        assert!(store.session(T0, &token).await.unwrap().is_some());
+        let window = Window::new(&n.to_be_bytes(), 1, HOUR);
+        let begun = store.begin_chat(T0, None, ME, vec![window]).await;
+        assert_eq!(begun, Ok(ready(None)));
+    }
     open.stop();
 }

@@ -20,6 +20,7 @@ pub fn turn(chat: ChatKey, generation: Generation, question: &str) -> Turn {
         generation,
         question_escaped: question.into(),
         answer_escaped: format!("a:{question}").into(),
+        client: None,
         limits: HistoryLimits {
             exchanges_max: 6,
             bytes_max: 65_536,
@@ -29,7 +30,7 @@ pub fn turn(chat: ChatKey, generation: Generation, question: &str) -> Turn {
 }
 
 pub async fn found(store: &Sessions, chat: ChatKey, owner: Owner) -> Option<Found> {
-    match store.begin_chat(T0, Some(chat), owner, None).await {
+    match store.begin_chat(T0, Some(chat), owner, Vec::new()).await {
         Ok(Begun::Ready { chat }) => chat,
         other => panic!("{other:?}"),
     }

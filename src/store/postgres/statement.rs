@@ -86,14 +86,53 @@ macro_rules! put_password {
     };
 }
 
-/// Whether fewer than `$n` mails wait.
+/// Whether fewer than `$n` mails wait, or than three quarters of these: the rest is kept for those that are
+/// asked for.
 macro_rules! has_room {
     ($n:literal) => {
+        has_room!($n, "")
+    };
+    ($n:literal, $less:expr) => {
         concat!(
             "(SELECT count(*) FROM (SELECT FROM outbox LIMIT $",
             $n,
             ") waiting) < $",
-            $n
+            $n,
+            $less
+        )
+    };
+}
+
+macro_rules! has_room_for_news {
+    ($n:literal) => {
+        has_room!($n, concat!(" - $", $n, " / 4"))
+    };
+}
+
+/// A mail of a kind to the user of a query, unless one waits already: the user's column, our time and the most that
+/// may wait are numbers of parameters.
+macro_rules! letter {
+    ($kind:literal, $user:literal, $now:literal, $from:literal, $max:literal) => {
+        concat!(
+            "letter AS (
+             INSERT INTO outbox (kind, user_id, created_ms, due_ms)
+             SELECT '",
+            $kind,
+            "', ",
+            $user,
+            ", $",
+            $now,
+            ", $",
+            $now,
+            " FROM ",
+            $from,
+            " WHERE ",
+            has_room_for_news!($max),
+            " AND NOT EXISTS (SELECT FROM outbox WHERE kind = '",
+            $kind,
+            "' AND user_id = ",
+            $user,
+            "))"
         )
     };
 }
@@ -113,10 +152,9 @@ statements! {
              " put_password!("id", 5, 6, "made") "
          ), letter AS (
              INSERT INTO outbox (kind, user_id, created_ms, due_ms)
-             SELECT 'welcome', id, $6, $6 FROM made WHERE $7 AND " has_room!(8) "
-             RETURNING id
+             SELECT 'welcome', id, $6, $6 FROM made WHERE $7 AND " has_room_for_news!(8) "
          )
-         SELECT id, $7 AND NOT EXISTS (SELECT FROM letter) FROM made";
+         SELECT id, $7 AND NOT " has_room_for_news!(8) " FROM made";
 
     CredentialByEmail(TEXT) credential!() "users.email = $1";
     CredentialByPhone(TEXT) credential!() "users.phone = $1";
@@ -156,12 +194,9 @@ statements! {
              " put_password!("$1", 3, 4, "used") "
          ), ended AS (
              UPDATE users SET " sessions_end!(4) " FROM used WHERE id = $1 AND $5
-         ), letter AS (
-             INSERT INTO outbox (kind, user_id, created_ms, due_ms)
-             SELECT 'reset_done', $1, $4, $4 FROM used WHERE " has_room!(6) " RETURNING id
-         )
+         ), " letter!("reset_done", "$1", 4, "used", 6) "
          SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM used),
-                NOT EXISTS (SELECT FROM letter)";
+                NOT " has_room_for_news!(6);
 
     ChangePassword(INT8, TEXT, TEXT, INT8, INT8)
         "WITH account AS (
@@ -174,11 +209,8 @@ statements! {
          ), ended AS (
              UPDATE users SET " sessions_end!(4) " FROM account WHERE users.id = account.id
              RETURNING uid::text, sessions_not_before
-         ), letter AS (
-             INSERT INTO outbox (kind, user_id, created_ms, due_ms)
-             SELECT 'password_changed', id, $4, $4 FROM account WHERE " has_room!(5) " RETURNING id
-         )
-         SELECT uid, changed_ms, sessions_not_before, NOT EXISTS (SELECT FROM letter)
+         ), " letter!("password_changed", "account.id", 4, "account", 5) "
+         SELECT uid, changed_ms, sessions_not_before, NOT " has_room_for_news!(5) "
          FROM credential, ended";
 
     SetPassword(INT8, TEXT, INT8, INT8)
@@ -186,11 +218,8 @@ statements! {
              UPDATE users SET " sessions_end!(3) " WHERE id = $1 RETURNING id
          ), credential AS (
              " put_password!("id", 2, 3, "ended") "
-         ), letter AS (
-             INSERT INTO outbox (kind, user_id, created_ms, due_ms)
-             SELECT 'reset_done', id, $3, $3 FROM ended WHERE " has_room!(4) " RETURNING id
-         )
-         SELECT NOT EXISTS (SELECT FROM letter) FROM ended";
+         ), " letter!("reset_done", "ended.id", 3, "ended", 4) "
+         SELECT NOT " has_room_for_news!(4) " FROM ended";
 
     UpdateProfile(INT8, BOOL, TEXT, BOOL, TEXT)
         "UPDATE users SET display_name = CASE WHEN $2 THEN $3 ELSE display_name END,
@@ -215,8 +244,12 @@ statements! {
     EndSessions(INT8, INT8) "UPDATE users SET " sessions_end!(2) " WHERE id = $1 RETURNING 1";
 
     PostResetRequest(TEXT, INT8, INT8)
-        "INSERT INTO outbox (kind, identifier, created_ms, due_ms)
-         SELECT 'reset', $1, $2, $2 WHERE " has_room!(3) " RETURNING 1";
+        "WITH letter AS (
+             INSERT INTO outbox (kind, identifier, created_ms, due_ms)
+             SELECT 'reset', $1, $2, $2 WHERE " has_room!(3) "
+                 AND NOT EXISTS (SELECT FROM outbox WHERE kind = 'reset' AND identifier IS NOT DISTINCT FROM $1)
+         )
+         SELECT 1 WHERE " has_room!(3);
     // What is locked is read once, whatever the plan.
     ClaimLetters(INT8, INT8, INT8)
         "WITH due AS (

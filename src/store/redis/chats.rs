@@ -5,12 +5,13 @@ use fred::types::Value;
 use super::Link;
 use super::ask::{Ask, bytes, elements, number, raw, text, texts};
 use super::keys::member;
-use super::windows::{Hit, hit};
 use crate::entropy;
 use crate::llm::history;
 use crate::model::UserId;
 use crate::store::chats::{GRACE_MS, UNREADABLE};
-use crate::store::{Begun, ChatKey, Found, Generation, OwnChat, Owner, StoreError, Turn, Window};
+use crate::store::{
+    Begun, ChatKey, Found, Generation, OwnChat, Owner, Reserved, StoreError, Turn, Window,
+};
 
 const OPEN: &str = include_str!("scripts/open_chat.lua");
 const SAVE: &str = include_str!("scripts/save_turn.lua");
@@ -34,15 +35,14 @@ impl Link {
         now_ms: i64,
         chat: Option<ChatKey>,
         owner: Owner,
-        window: Option<Window>,
+        windows: Vec<Window>,
     ) -> Result<Begun, StoreError> {
-        let mut asks = Vec::with_capacity(2);
-        asks.extend(window.as_ref().map(|window| self.ask_hit(now_ms, window)));
+        let mut asks = Vec::with_capacity(windows.len() + 1);
+        asks.extend(windows.iter().map(|window| self.ask_hit(now_ms, window)));
         asks.extend(chat.map(|chat| self.ask_chat(&member(chat))));
         let mut answers = self.ask_all(asks).await?.into_iter();
-        if window.is_some()
-            && let Hit::Over { retry_after_s } = hit(answers.next().unwrap_or(Value::Null), now_ms)
-        {
+        let hits = answers.by_ref().take(windows.len()).collect();
+        if let Reserved::Over { retry_after_s, .. } = self.reserved(now_ms, &windows, hits).await? {
             return Ok(Begun::Limited { retry_after_s });
         }
         let found = match (chat, answers.next()) {

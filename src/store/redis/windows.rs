@@ -11,7 +11,7 @@ const RESERVE: &str = include_str!("scripts/reserve.lua");
 const RELEASE: &str = include_str!("scripts/release.lua");
 
 /// What a hit has met.
-pub(super) enum Hit {
+enum Hit {
     Counted { ends_ms: i64, begins: bool },
     Over { retry_after_s: u32 },
 }
@@ -29,6 +29,17 @@ impl Link {
     ) -> Result<Reserved, StoreError> {
         let asks = windows.iter().map(|window| self.ask_hit(now_ms, window));
         let answers = self.ask_all(asks.collect()).await?;
+        self.reserved(now_ms, windows, answers).await
+    }
+
+    /// What the answers to [`ask_hit`](Self::ask_hit) of these windows mean together: where one refuses, the
+    /// others get theirs back.
+    pub(super) async fn reserved(
+        &self,
+        now_ms: i64,
+        windows: &[Window],
+        answers: Vec<Value>,
+    ) -> Result<Reserved, StoreError> {
         let (mut hits, mut undo) = (Vec::with_capacity(windows.len()), Vec::new());
         let mut over = None;
         for (which, (window, answer)) in windows.iter().zip(answers).enumerate() {
@@ -69,7 +80,7 @@ impl Link {
 }
 
 /// What [`Link::ask_hit`] was answered.
-pub(super) fn hit(answer: Value, now_ms: i64) -> Hit {
+fn hit(answer: Value, now_ms: i64) -> Hit {
     let mut answer = elements(answer).into_iter().map(number);
     let counted = answer.next().flatten();
     let ends_ms = answer.next().flatten().unwrap_or(now_ms);
