@@ -91,7 +91,10 @@ fn forwarding_and_judging_passwords_allocate_nothing() {
     let qwen = "data: {\"choices\":[{\"delta\":{\"content\":\"好\",\"reasoning_content\":null},\
         \"finish_reason\":null,\"index\":0,\"logprobs\":null}],\"object\":\"chat.completion.chunk\",\
         \"usage\":null,\"created\":1764076775,\"model\":\"qwen-plus\",\"id\":\"chatcmpl-9f61c6b4\"}\r\n\r\n";
-    for event in [deepseek, qwen] {
+    let mistral = "data: {\"id\":\"cmpl-1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\
+        \"delta\":{\"content\":[{\"type\":\"thinking\",\"thinking\":[{\"type\":\"text\",\"text\":\"hm\"}]},\
+        {\"type\":\"text\",\"text\":\"你好\\n\"}]},\"finish_reason\":null}]}\n\n";
+    for event in [deepseek, qwen, mistral] {
         let stream = event.repeat(EVENTS).into_bytes();
         // Whole events; a core's reads, which cut some; pieces that cut every event.
         for piece in [event.len(), 4096, event.len() - 1, 100, 1] {

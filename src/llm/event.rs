@@ -6,19 +6,37 @@
 //! the input's length alone. The whole event must be valid JSON before any part of it counts.
 
 use std::fmt;
-use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::llm::shape::{Key, Part, Shape};
 
 /// What an event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk<'a> {
-    /// The inside of the JSON string `choices[0].delta.content`, still escaped; may be empty.
+    /// The inside of the JSON string `choices[0].delta.content`, still escaped; may be empty. A
+    /// server that ignores `stream` sends a `message` in place of the `delta`.
     pub text: &'a [u8],
+    /// What stands in place of a string there: a list of parts (Mistral).
+    pub parts: Option<Parts<'a>>,
     /// `choices[0].finish_reason`.
     pub finish: Option<Finish>,
+}
+
+/// A list such as `[{"type":"text","text":"…"}]`, known to be good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts<'a>(&'a str);
+
+impl<'a> Parts<'a> {
+    /// Hands out the texts one by one: the insides of the JSON strings `text` of the parts whose
+    /// `type` is `text`, in their order, still escaped and never empty. Other parts (`thinking`) are
+    /// no text.
+    pub fn each(self, take: impl FnMut(&'a [u8])) {
+        let read = read_parts(self.0, take);
+        debug_assert!(read.is_ok(), "it was read before");
+    }
 }
 
 /// Why an event ends its stream.
@@ -28,7 +46,7 @@ pub enum Rejected {
     NotJson,
     /// A part of it that matters has a type that it must not have.
     BadContent,
-    /// It holds an `error` member.
+    /// It reports a failure.
     Provider(ProviderError),
 }
 
@@ -84,7 +102,7 @@ impl fmt::Debug for Finish {
 /// What a provider's error object names as its `code`, or else its `type`: at most 64 characters
 /// of `[A-Za-z0-9_.-]`, for the log. Empty if it names neither. Its message is never kept: it can
 /// quote what the user wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProviderError(Box<str>);
 
 impl ProviderError {
@@ -95,7 +113,21 @@ impl ProviderError {
         &self.0
     }
 
-    fn new(error: &RawValue) -> Self {
+    /// What an event that is named `error` says: an error object, or an object that holds one as
+    /// its `error`, or anything else.
+    pub fn of_event(data: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Holder<'a> {
+            #[serde(borrow)]
+            error: &'a RawValue,
+        }
+        let text = std::str::from_utf8(data).unwrap_or_default();
+        let held: Option<Holder<'_>> = serde_json::from_str(text).ok();
+        Self::named_in(held.map_or(text, |held| held.error.get()))
+    }
+
+    /// What this JSON text names.
+    fn named_in(error: &str) -> Self {
         #[derive(Deserialize)]
         struct Named<'a> {
             #[serde(borrow)]
@@ -110,7 +142,7 @@ impl ProviderError {
             let code: String = value.chars().filter(plain).take(Self::CHARS_MAX).collect();
             (!nested && !code.is_empty()).then(|| code.into())
         };
-        let named: Option<Named<'_>> = serde_json::from_str(error.get()).ok();
+        let named: Option<Named<'_>> = serde_json::from_str(error).ok();
         let code = named.and_then(|named| {
             let code_of = |value: Option<&RawValue>| value.and_then(code);
             code_of(named.code).or_else(|| code_of(named.r#type))
@@ -122,26 +154,73 @@ impl ProviderError {
 /// Reads one event's data.
 ///
 /// # Errors
-/// [`Rejected`]; an error member outranks a wrong type, which outranks nothing.
+/// [`Rejected`]; a reported failure outranks a wrong type, which outranks nothing.
 pub fn parse(data: &[u8]) -> Result<Chunk<'_>, Rejected> {
-    let event = std::str::from_utf8(data).map_err(|_| Rejected::NotJson)?;
-    let Shape::Is(event) = serde_json::from_str(event).map_err(|_| Rejected::NotJson)? else {
+    let text = std::str::from_utf8(data).map_err(|_| Rejected::NotJson)?;
+    let Shape::Is(event) = serde_json::from_str(text).map_err(|_| Rejected::NotJson)? else {
         return Err(Rejected::NotJson);
     };
-    let Event { choices, error } = event;
-    if let Some(error) = error.filter(|error| error.get() != "null") {
-        return Err(Rejected::Provider(ProviderError::new(error)));
+    if let Some(error) = reported(&event, text) {
+        return Err(Rejected::Provider(error));
     }
-    let first = choices.or_reject()?.unwrap_or_default().first;
-    let Choice { delta, finish } = first.or_reject()?.unwrap_or_default();
-    let content = delta.or_reject()?.unwrap_or_default().content;
+    let first = or_reject(event.choices)?.unwrap_or_default().first;
+    let choice = or_reject(first)?.unwrap_or_default();
+    let finish = match inside(choice.finish) {
+        Ok(Some(reason)) => finish_reason(reason),
+        _ => None,
+    };
+    if let Some(error) = choice.error.filter(|error| is_said(error)) {
+        return Err(Rejected::Provider(ProviderError::named_in(error.get())));
+    }
+    if finish.is_some_and(|finish| finish.as_str() == "error") {
+        return Err(Rejected::Provider(ProviderError::default()));
+    }
+    inside(choice.finish)?;
+    let delta = match choice.delta {
+        Shape::None => choice.message,
+        delta => delta,
+    };
+    let content = or_reject(delta)?.unwrap_or_default().content;
+    let (text, parts) = match content.map(RawValue::get) {
+        Some(list) if list.starts_with('[') => {
+            read_parts(list, |_| {})?;
+            ("", Some(Parts(list)))
+        }
+        _ => (inside(content)?.unwrap_or_default(), None),
+    };
     Ok(Chunk {
-        text: inside(content)?.unwrap_or_default().as_bytes(),
-        finish: match inside(finish)? {
-            Some(reason) => finish_reason(reason)?,
-            None => None,
-        },
+        text: text.as_bytes(),
+        parts,
+        finish,
     })
+}
+
+/// The failure that an event reports beside its choices, or without any; `whole` is its text.
+fn reported(event: &Event<'_>, whole: &str) -> Option<ProviderError> {
+    if let Some(error) = event.error.filter(|error| is_said(error)) {
+        return Some(ProviderError::named_in(error.get()));
+    }
+    // vLLM: {"object":"error","message":…}
+    let is_object = is_word(event.object, "error");
+    // DashScope's own form: {"code":"Throttling","message":…}
+    let is_bare = matches!(event.choices, Shape::None)
+        && [event.code, event.message]
+            .into_iter()
+            .all(|value| inside(value).is_ok_and(|text| text.is_some_and(|text| !text.is_empty())));
+    (is_object || is_bare).then(|| ProviderError::named_in(whole))
+}
+
+/// Whether the value of `error` means that there is one.
+fn is_said(error: &RawValue) -> bool {
+    !matches!(error.get(), "null" | "false" | "\"\"")
+}
+
+fn or_reject<T>(shape: Shape<T>) -> Result<Option<T>, Rejected> {
+    match shape {
+        Shape::None => Ok(None),
+        Shape::Is(part) => Ok(Some(part)),
+        Shape::Wrong => Err(Rejected::BadContent),
+    }
 }
 
 /// The inside of a JSON string; `None` for null.
@@ -157,48 +236,66 @@ fn inside(value: Option<&RawValue>) -> Result<Option<&str>, Rejected> {
 }
 
 /// Words need no escapes, so this only decodes what somebody wrote in an unusual way.
-fn finish_reason(escaped: &str) -> Result<Option<Finish>, Rejected> {
+fn decoded(escaped: &str) -> Option<String> {
+    serde_json::from_str(&format!("\"{escaped}\"")).ok()
+}
+
+fn finish_reason(escaped: &str) -> Option<Finish> {
     if !escaped.contains('\\') {
-        return Ok(Finish::new(escaped));
+        return Finish::new(escaped);
     }
-    let decoded = serde_json::from_str::<String>(&format!("\"{escaped}\""));
-    Ok(Finish::new(decoded.as_deref().unwrap_or("\\")))
+    Finish::new(decoded(escaped).as_deref().unwrap_or("\\"))
 }
 
-/// A value of which only one JSON type is of use.
-#[derive(Default)]
-enum Shape<T> {
-    /// Missing or null.
-    #[default]
-    None,
-    Is(T),
-    /// Of another type; what it held has been skipped.
-    Wrong,
+/// Whether the value is that string.
+fn is_word(value: Option<&RawValue>, word: &str) -> bool {
+    match inside(value) {
+        Ok(Some(text)) if text.contains('\\') => decoded(text).as_deref() == Some(word),
+        Ok(text) => text == Some(word),
+        Err(_) => false,
+    }
 }
 
-impl<T> Shape<T> {
-    fn or_reject(self) -> Result<Option<T>, Rejected> {
-        match self {
-            Shape::None => Ok(None),
-            Shape::Is(part) => Ok(Some(part)),
-            Shape::Wrong => Err(Rejected::BadContent),
+/// Hands out the texts of a list of parts, which must be valid JSON.
+fn read_parts<'a>(list: &'a str, take: impl FnMut(&'a [u8])) -> Result<(), Rejected> {
+    let mut json = serde_json::Deserializer::from_str(list);
+    let read = List(take).deserialize(&mut json);
+    read.unwrap_or(Err(Rejected::NotJson))
+}
+
+/// Reads a list of parts as it goes; nothing of it is kept.
+struct List<F>(F);
+
+impl<'de, F: FnMut(&'de [u8])> DeserializeSeed<'de> for List<F> {
+    type Value = Result<(), Rejected>;
+
+    fn deserialize<D: Deserializer<'de>>(self, list: D) -> Result<Self::Value, D::Error> {
+        list.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(&'de [u8])> Visitor<'de> for List<F> {
+    type Value = Result<(), Rejected>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut read = Ok(());
+        while let Some(part) = list.next_element::<Shape<TextPart<'de>>>()? {
+            let text = match part {
+                Shape::Is(part) if is_word(part.kind, "text") => inside(part.text),
+                Shape::Is(_) | Shape::None => Ok(None),
+                Shape::Wrong => Err(Rejected::BadContent),
+            };
+            match text {
+                Ok(Some(text)) if !text.is_empty() => (self.0)(text.as_bytes()),
+                Ok(_) => {}
+                Err(rejected) => read = Err(rejected),
+            }
         }
-    }
-}
-
-/// A JSON object or array whose parts matter; each kind implements the one it is.
-trait Part<'de>: Default {
-    const IS_OBJECT: bool;
-
-    /// Reads or skips the value of one member.
-    fn member<A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
-        let _: (Key, IgnoredAny) = (key, map.next_value()?);
-        Ok(())
-    }
-
-    /// Reads the elements; what it leaves is skipped.
-    fn elements<A: SeqAccess<'de>>(&mut self, _seq: &mut A) -> Result<(), A::Error> {
-        Ok(())
+        Ok(read)
     }
 }
 
@@ -206,6 +303,9 @@ trait Part<'de>: Default {
 struct Event<'de> {
     choices: Shape<Choices<'de>>,
     error: Option<&'de RawValue>,
+    object: Option<&'de RawValue>,
+    code: Option<&'de RawValue>,
+    message: Option<&'de RawValue>,
 }
 
 #[derive(Default)]
@@ -216,7 +316,9 @@ struct Choices<'de> {
 #[derive(Default)]
 struct Choice<'de> {
     delta: Shape<Delta<'de>>,
+    message: Shape<Delta<'de>>,
     finish: Option<&'de RawValue>,
+    error: Option<&'de RawValue>,
 }
 
 #[derive(Default)]
@@ -231,6 +333,9 @@ impl<'de> Part<'de> for Event<'de> {
         match key {
             Key::Choices => self.choices = map.next_value()?,
             Key::Error => self.error = Some(map.next_value()?),
+            Key::Object => self.object = Some(map.next_value()?),
+            Key::Code => self.code = Some(map.next_value()?),
+            Key::Message => self.message = Some(map.next_value()?),
             _ => drop(map.next_value::<IgnoredAny>()?),
         }
         Ok(())
@@ -252,7 +357,9 @@ impl<'de> Part<'de> for Choice<'de> {
     fn member<A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
         match key {
             Key::Delta => self.delta = map.next_value()?,
+            Key::Message => self.message = map.next_value()?,
             Key::FinishReason => self.finish = Some(map.next_value()?),
+            Key::Error => self.error = Some(map.next_value()?),
             _ => drop(map.next_value::<IgnoredAny>()?),
         }
         Ok(())
@@ -271,102 +378,22 @@ impl<'de> Part<'de> for Delta<'de> {
     }
 }
 
-/// The keys that matter, on whichever level.
-enum Key {
-    Choices,
-    Error,
-    Delta,
-    FinishReason,
-    Content,
-    Other,
+/// One of a list that stands in place of a text.
+#[derive(Default)]
+struct TextPart<'de> {
+    kind: Option<&'de RawValue>,
+    text: Option<&'de RawValue>,
 }
 
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name;
-        impl Visitor<'_> for Name {
-            type Value = Key;
+impl<'de> Part<'de> for TextPart<'de> {
+    const IS_OBJECT: bool = true;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-                Ok(match name {
-                    "choices" => Key::Choices,
-                    "error" => Key::Error,
-                    "delta" => Key::Delta,
-                    "finish_reason" => Key::FinishReason,
-                    "content" => Key::Content,
-                    _ => Key::Other,
-                })
-            }
+    fn member<A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            Key::Type => self.kind = Some(map.next_value()?),
+            Key::Text => self.text = Some(map.next_value()?),
+            _ => drop(map.next_value::<IgnoredAny>()?),
         }
-        deserializer.deserialize_str(Name)
-    }
-}
-
-impl<'de, T: Part<'de>> Deserialize<'de> for Shape<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyShape(PhantomData))
-    }
-}
-
-/// Accepts every JSON value, so that a wrong type is told apart from wrong JSON.
-struct AnyShape<T>(PhantomData<T>);
-
-impl<'de, T: Part<'de>> Visitor<'de> for AnyShape<T> {
-    type Value = Shape<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Shape<T>, E> {
-        Ok(Shape::None)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Shape<T>, E> {
-        Ok(Shape::Wrong)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Shape<T>, E> {
-        Ok(Shape::Wrong)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Shape<T>, E> {
-        Ok(Shape::Wrong)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Shape<T>, E> {
-        Ok(Shape::Wrong)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Shape<T>, E> {
-        Ok(Shape::Wrong)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape<T>, A::Error> {
-        let mut part = T::default();
-        while let Some(key) = map.next_key()? {
-            let key = if T::IS_OBJECT { key } else { Key::Other };
-            part.member(key, &mut map)?;
-        }
-        Ok(if T::IS_OBJECT {
-            Shape::Is(part)
-        } else {
-            Shape::Wrong
-        })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape<T>, A::Error> {
-        let mut part = T::default();
-        part.elements(&mut seq)?;
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(if T::IS_OBJECT {
-            Shape::Wrong
-        } else {
-            Shape::Is(part)
-        })
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@
 mod event;
 pub mod history;
 pub mod prompt;
+mod shape;
 pub mod sse;
 mod template;
 pub mod transcoder;

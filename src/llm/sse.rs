@@ -1,8 +1,9 @@
 //! Splits a byte stream into server-sent events, however the network cut it (WHATWG HTML, 9.2).
 //!
-//! Only `data` matters: comments and all other fields are skipped without being kept. An event
-//! that lies whole in the input is handed out in place; only one that was cut, or has several
-//! `data` lines, is copied: into the carry, or, if it outgrows that, into a borrowed [`LongLine`].
+//! Only `data` matters, and whether the event is named `error`: comments and all other fields are
+//! skipped without being kept. An event that lies whole in the input is handed out in place; only
+//! one that was cut, is named `error`, or has several `data` lines, is copied: into the carry, or,
+//! if it outgrows that, into a borrowed [`LongLine`].
 
 use std::sync::Arc;
 
@@ -17,6 +18,19 @@ const DONE: &[u8] = b"[DONE]";
 const DONE_LINE_MAX: usize = 16;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 const FIELD: &[u8] = b"data";
+/// The field that names an event, with its colon.
+const NAME_FIELD: &[u8] = b"event:";
+/// The only name that matters.
+const ERROR: &[u8] = b"error";
+
+/// An event that has a `data` line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// Its `data` lines, joined with LF.
+    pub data: &'a [u8],
+    /// It is named `error`.
+    pub is_error: bool,
+}
 
 /// Why a stream cannot be read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +52,10 @@ enum Line {
     Colon,
     /// Inside the value of `data`.
     Value,
+    /// That many bytes of `event:`; behind the colon one blank may follow.
+    EventField(usize),
+    /// That many bytes of `error` as the value of `event`.
+    EventName(usize),
     /// That many bytes of a comment or of a field that does not matter.
     Skipped(usize),
 }
@@ -50,6 +68,8 @@ pub struct Splitter {
     after_cr: bool,
     /// The current event has a `data` line, maybe an unfinished one.
     has_data: bool,
+    /// The current event is named `error`.
+    is_error: bool,
     /// The kept data was handed out and goes before anything else happens.
     handed_out: bool,
     /// Data of a cut event. Capacity never above [`CARRY_BYTES_MAX`]; empty while `long` is used.
@@ -64,14 +84,15 @@ impl Splitter {
             line: Line::Mark(0),
             after_cr: false,
             has_data: false,
+            is_error: false,
             handed_out: false,
             carry: Vec::new(),
             long: None,
         }
     }
 
-    /// Takes bytes off `input` up to the end of an event and gives that event's data, its lines
-    /// joined with LF; `None` when the input is used up.
+    /// Takes bytes off `input` up to the end of an event and gives that event; `None` when the input
+    /// is used up.
     ///
     /// A first line that [`is_done`] counts as an event at its own end: nobody has to wait for the
     /// blank line behind it.
@@ -83,7 +104,7 @@ impl Splitter {
         &'a mut self,
         input: &mut &'i [u8],
         long_lines: &Arc<Pool>,
-    ) -> Result<Option<&'a [u8]>, Overrun> {
+    ) -> Result<Option<Event<'a>>, Overrun> {
         self.forget_what_was_handed_out();
         while let Some(&first) = input.first() {
             if std::mem::take(&mut self.after_cr) && first == b'\n' {
@@ -92,29 +113,32 @@ impl Splitter {
             }
             if self.line == Line::Name(0)
                 && !self.has_data
+                && !self.is_error
                 && let Some((data, rest)) = whole_event(input)
             {
                 *input = rest;
                 return if data.len() > EVENT_BYTES_MAX {
                     Err(Overrun::TooLong)
                 } else {
-                    Ok(Some(data))
+                    let is_error = false;
+                    Ok(Some(Event { data, is_error }))
                 };
             }
             if self.step(input, long_lines)? {
                 self.handed_out = true;
-                return Ok(Some(self.kept()));
+                return Ok(Some(self.kept_event()));
             }
         }
         Ok(None)
     }
 
-    /// The stream is over: the data of an event that still waits for its blank line, and whether
-    /// its last line had an end.
-    pub fn end(&mut self) -> Option<(&[u8], bool)> {
+    /// The stream is over: an event that still waits for its blank line, and whether its last line
+    /// of data had an end.
+    pub fn end(&mut self) -> Option<(Event<'_>, bool)> {
         self.forget_what_was_handed_out();
         let ended = !matches!(self.line, Line::Colon | Line::Value);
-        self.has_data.then(|| (self.kept(), ended))
+        self.end_name();
+        self.has_data.then(|| (self.kept_event(), ended))
     }
 
     /// Gives all memory back: nothing more will be read.
@@ -152,9 +176,11 @@ impl Splitter {
                 self.begin_data(long_lines)?;
                 self.line = Line::Colon;
             }
-            Line::Name(seen) if !matches!(byte, b'\n' | b'\r') => self.line = Line::Skipped(seen),
+            Line::Name(0) if byte == NAME_FIELD[0] => self.line = Line::EventField(0),
+            Line::Name(seen) if !is_line_end(byte) => self.line = Line::Skipped(seen),
             Line::Name(0) => {
                 self.end_line(input);
+                self.is_error &= self.has_data;
                 return Ok(self.has_data);
             }
             Line::Name(seen) => {
@@ -177,6 +203,29 @@ impl Splitter {
                     return Ok(self.kept().len() <= DONE_LINE_MAX && is_done(self.kept()));
                 }
             }
+            Line::EventField(_) | Line::EventName(_) if is_line_end(byte) => {
+                self.end_name();
+                self.end_line(input);
+            }
+            Line::EventField(seen) if NAME_FIELD.get(seen) == Some(&byte) => {
+                *input = &input[1..];
+                self.line = Line::EventField(seen + 1);
+            }
+            Line::EventField(seen) if seen == NAME_FIELD.len() => {
+                if byte == b' ' {
+                    *input = &input[1..];
+                }
+                self.line = Line::EventName(0);
+            }
+            Line::EventField(seen) => self.line = Line::Skipped(seen),
+            Line::EventName(seen) if ERROR.get(seen) == Some(&byte) => {
+                *input = &input[1..];
+                self.line = Line::EventName(seen + 1);
+            }
+            Line::EventName(seen) => {
+                self.is_error = false;
+                self.line = Line::Skipped(NAME_FIELD.len() + seen);
+            }
             Line::Skipped(seen) => {
                 let (skipped, ends) = take_line(input);
                 if seen + skipped.len() > EVENT_BYTES_MAX {
@@ -189,6 +238,16 @@ impl Splitter {
             }
         }
         Ok(false)
+    }
+
+    /// The line that names the event is over, if this is one.
+    fn end_name(&mut self) {
+        match self.line {
+            Line::EventName(seen) => self.is_error = seen == ERROR.len(),
+            // With nothing behind the colon, or no colon, the name is empty.
+            Line::EventField(seen) => self.is_error &= seen + 1 < NAME_FIELD.len(),
+            _ => {}
+        }
     }
 
     /// Takes the CR or LF that `input` starts with.
@@ -230,11 +289,19 @@ impl Splitter {
         self.long.as_ref().map_or(&self.carry, |long| &long.bytes)
     }
 
+    fn kept_event(&self) -> Event<'_> {
+        Event {
+            data: self.kept(),
+            is_error: self.is_error,
+        }
+    }
+
     fn forget_what_was_handed_out(&mut self) {
         if std::mem::take(&mut self.handed_out) {
             self.long = None;
             self.carry.clear();
             self.has_data = false;
+            self.is_error = false;
         }
     }
 }
@@ -248,6 +315,17 @@ impl Default for Splitter {
 /// Whether this is the data of the event that ends a stream.
 pub fn is_done(data: &[u8]) -> bool {
     data.trim_ascii() == DONE
+}
+
+/// Whether this was meant to be that event's data: `"[DONE]"`, `[done]`.
+pub fn is_like_done(data: &[u8]) -> bool {
+    let data = data.trim_ascii();
+    let inside = data.strip_prefix(b"\"").and_then(|d| d.strip_suffix(b"\""));
+    inside.unwrap_or(data).eq_ignore_ascii_case(DONE)
+}
+
+fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
 }
 
 /// Makes room for `length` bytes by doubling, so that long events cost linear time, but never

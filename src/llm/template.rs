@@ -173,7 +173,7 @@ mod tests {
             let (first, second) = (event(first.as_bytes()), event(&text));
             let mut template = Template::default();
             template.learn(&first, parse(&first).expect("it is valid").text);
-            let found = template.text(&second).map(|text| Ok(Chunk { text, finish: None }));
+            let found = template.text(&second).map(|text| Ok(Chunk { text, parts: None, finish: None }));
             let read = parse(&second);
             prop_assert_eq!(found.is_some(), read.is_ok() && read.as_ref().ok().map(|chunk| chunk.text) == Some(&text[..]));
             if let Some(found) = found {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::limits::Pool;
 use crate::llm::event::{self, Chunk, Finish, ProviderError, Rejected};
-use crate::llm::sse::{self, Overrun, Splitter};
+use crate::llm::sse::{self, Event, Overrun, Splitter};
 use crate::llm::template::Template;
 
 /// Where the text goes.
@@ -20,7 +20,7 @@ pub trait Sink {
 /// What a call has brought, besides text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// An event with data was seen (comments do not count).
+    /// An event with data was seen (comments and blank data do not count).
     pub events: bool,
     /// The answer is complete; whatever follows is ignored.
     pub done: Option<Finish>,
@@ -40,7 +40,7 @@ pub enum Fault {
     NoLongLine,
     /// The provider reported an error inside the stream.
     Provider(ProviderError),
-    /// The stream ended with neither `[DONE]` nor a finish reason.
+    /// The stream ended without a finish reason, with `[DONE]` or not.
     Cut,
     /// The stream ended without a single event, as a body that is no event stream does.
     NoEvents,
@@ -67,12 +67,31 @@ impl std::error::Error for Fault {}
 #[derive(Debug)]
 pub struct Transcoder {
     splitter: Splitter,
+    reading: Reading,
+    verdict: Option<Verdict>,
+}
+
+type Verdict = Result<Finish, Fault>;
+
+/// What the events so far mean for those that come.
+#[derive(Debug)]
+struct Reading {
     template: Template,
     /// Whether any event has been seen.
-    events: bool,
-    /// The last finish reason seen.
+    has_events: bool,
+    /// The last finish reason seen. From the first one on the answer is complete, and nothing
+    /// that makes no sense can spoil it.
     finish: Option<Finish>,
-    verdict: Option<Result<Finish, Fault>>,
+}
+
+/// What an event was.
+enum Taken {
+    /// A sign of life, without data.
+    Blank,
+    /// One of several.
+    Event,
+    /// The last.
+    End(Verdict),
 }
 
 impl Transcoder {
@@ -80,9 +99,11 @@ impl Transcoder {
     pub fn new() -> Self {
         Self {
             splitter: Splitter::new(),
-            template: Template::default(),
-            events: false,
-            finish: None,
+            reading: Reading {
+                template: Template::default(),
+                has_events: false,
+                finish: None,
+            },
             verdict: None,
         }
     }
@@ -102,23 +123,29 @@ impl Transcoder {
     ) -> Result<Progress, Fault> {
         let mut progress = Progress::default();
         while self.verdict.is_none() {
-            match self.splitter.next(&mut input, long_lines) {
+            let fault = match self.splitter.next(&mut input, long_lines) {
                 Ok(None) => return Ok(progress),
-                Ok(Some(data)) => {
+                Ok(Some(event)) => {
+                    match self.reading.take(event, sink) {
+                        Taken::Blank => continue,
+                        Taken::Event => {}
+                        Taken::End(verdict) => self.verdict = Some(verdict),
+                    }
                     progress.events = true;
-                    self.events = true;
-                    self.verdict = take(data, &mut self.template, &mut self.finish, sink);
+                    continue;
                 }
-                Err(Overrun::TooLong) => self.verdict = Some(Err(Fault::TooLong)),
-                Err(Overrun::NoLongLine) => self.verdict = Some(Err(Fault::NoLongLine)),
-            }
+                Err(Overrun::TooLong) => Fault::TooLong,
+                Err(Overrun::NoLongLine) => Fault::NoLongLine,
+            };
+            self.verdict = Some(self.reading.finish.ok_or(fault));
         }
         self.conclude(progress)
     }
 
-    /// The provider has closed the stream, or the connection broke: an answer whose finish reason
-    /// has been seen is complete even so. A last event may lack its blank line, a last line its
-    /// end; one that is no JSON then was cut short and does not count.
+    /// The provider has closed the stream, or the connection broke, or nothing that matters has come
+    /// for so long that nothing will: an answer whose finish reason has been seen is complete even
+    /// so. A last event may lack its blank line, a last line its end; one that is no JSON then was
+    /// cut short and does not count.
     ///
     /// # Errors
     /// [`Fault::Cut`] and [`Fault::NoEvents`] for an answer that is not complete, and what the
@@ -126,22 +153,31 @@ impl Transcoder {
     pub fn end(&mut self, sink: &mut impl Sink) -> Result<Progress, Fault> {
         let mut progress = Progress::default();
         if self.verdict.is_none()
-            && let Some((data, line_ended)) = self.splitter.end()
+            && let Some((event, line_ended)) = self.splitter.end()
         {
-            self.events = true;
-            let verdict = take(data, &mut self.template, &mut self.finish, sink);
-            if line_ended || verdict != Some(Err(Fault::NotJson)) {
-                progress.events = true;
-                self.verdict = verdict;
+            match self.reading.take(event, sink) {
+                Taken::Blank => {}
+                Taken::End(Err(Fault::NotJson)) if !line_ended => {}
+                Taken::Event => progress.events = true,
+                Taken::End(verdict) => {
+                    progress.events = true;
+                    self.verdict = Some(verdict);
+                }
             }
         }
-        let end = match self.finish {
+        let end = match self.reading.finish {
             Some(finish) => Ok(finish),
-            None if self.events => Err(Fault::Cut),
+            None if self.reading.has_events => Err(Fault::Cut),
             None => Err(Fault::NoEvents),
         };
         self.verdict.get_or_insert(end);
         self.conclude(progress)
+    }
+
+    /// Whether a finish reason has been seen: the answer is complete, whether or not the provider
+    /// says so with `[DONE]` or by closing the stream. Text may still come.
+    pub fn is_complete(&self) -> bool {
+        self.reading.finish.is_some()
     }
 
     /// Bytes of memory held for an event that was cut.
@@ -152,7 +188,7 @@ impl Transcoder {
     /// Repeats the verdict that has been found, and lets go of all memory.
     fn conclude(&mut self, progress: Progress) -> Result<Progress, Fault> {
         self.splitter.close();
-        self.template = Template::default();
+        self.reading.template = Template::default();
         match &self.verdict {
             Some(Ok(finish)) => Ok(Progress {
                 done: Some(*finish),
@@ -170,36 +206,60 @@ impl Default for Transcoder {
     }
 }
 
-/// What one event's data means for the answer; a verdict if it ends it.
-fn take(
-    data: &[u8],
-    template: &mut Template,
-    seen: &mut Option<Finish>,
-    sink: &mut impl Sink,
-) -> Option<Result<Finish, Fault>> {
-    if let Some(text) = template.text(data) {
-        if !text.is_empty() {
-            sink.text(text);
-        }
-        return None;
-    }
-    if sse::is_done(data) {
-        return Some(Ok(seen.unwrap_or_else(Finish::stop)));
-    }
-    match event::parse(data) {
-        Ok(Chunk { text, finish }) => {
-            *seen = finish.or(*seen);
+impl Reading {
+    /// What one event means for the answer.
+    fn take(&mut self, event: Event<'_>, sink: &mut impl Sink) -> Taken {
+        let Event { data, is_error } = event;
+        if !is_error && let Some(text) = self.template.text(data) {
             if !text.is_empty() {
-                if finish.is_none() {
-                    template.learn(data, text);
-                }
                 sink.text(text);
             }
-            None
+            return Taken::Event;
         }
-        Err(Rejected::NotJson) => Some(Err(Fault::NotJson)),
-        Err(Rejected::BadContent) => Some(Err(Fault::BadContent)),
-        Err(Rejected::Provider(error)) => Some(Err(Fault::Provider(error))),
+        if data.trim_ascii().is_empty() {
+            return Taken::Blank;
+        }
+        self.has_events = true;
+        if is_error {
+            return Taken::End(Err(Fault::Provider(ProviderError::of_event(data))));
+        }
+        if sse::is_done(data) {
+            return Taken::End(Ok(self.finish.unwrap_or_else(Finish::stop)));
+        }
+        let fault = match event::parse(data) {
+            Ok(chunk) => {
+                self.say(data, chunk, sink);
+                return Taken::Event;
+            }
+            Err(Rejected::Provider(error)) => {
+                return Taken::End(Err(Fault::Provider(error)));
+            }
+            Err(Rejected::NotJson) => Fault::NotJson,
+            Err(Rejected::BadContent) => Fault::BadContent,
+        };
+        match self.finish {
+            Some(finish) if sse::is_like_done(data) => Taken::End(Ok(finish)),
+            Some(_) => Taken::Event,
+            None => Taken::End(Err(fault)),
+        }
+    }
+
+    /// Hands on the text of a good event. The texts of a list go out one by one.
+    fn say(&mut self, data: &[u8], chunk: Chunk<'_>, sink: &mut impl Sink) {
+        self.finish = chunk.finish.or(self.finish);
+        let (mut texts, mut last) = (0, chunk.text);
+        let mut say = |text| {
+            (texts, last) = (texts + 1, text);
+            sink.text(text);
+        };
+        match chunk.parts {
+            Some(parts) => parts.each(say),
+            None if chunk.text.is_empty() => {}
+            None => say(chunk.text),
+        }
+        if texts == 1 && chunk.finish.is_none() {
+            self.template.learn(data, last);
+        }
     }
 }
 

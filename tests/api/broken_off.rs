@@ -1,6 +1,6 @@
 //! After the first byte a failure is the error line, and the transfer is broken behind it.
 
-use crate::kit::provider::{Answer, STREAM_HEAD, chunk, delta};
+use crate::kit::provider::{Answer, STREAM_HEAD, chunk, delta, finish};
 use crate::kit::{Provider, Reply, Server};
 
 const NO_BREAKER: &str = "upstream.breaker_failures_max = 0\n";
@@ -84,6 +84,16 @@ fn after_the_first_text_a_failure_is_the_error_line_and_a_broken_transfer() {
             Answer::cut(&format!(
                 "{text}data: {{\"error\":{{\"message\":\"SECRET\"}}}}\n\n"
             )),
+        ),
+        (
+            "event named error",
+            Answer::events(
+                format!("{text}event: error\ndata: SECRET\n\ndata: [DONE]\n\n").as_bytes(),
+            ),
+        ),
+        (
+            "error in the choice",
+            Answer::events(format!("{text}{}", finish("error")).as_bytes()),
         ),
         ("bad event", Answer::cut(&format!("{text}data: {{\n\n"))),
         (

@@ -1,6 +1,6 @@
 //! Several providers: who is asked, and which status counts in the end.
 
-use crate::kit::provider::{Answer, delta, row};
+use crate::kit::provider::{Answer, delta, finish, recorded, row};
 use crate::kit::server::{free_port, no_rate_limit};
 use crate::kit::{Provider, Server};
 
@@ -49,6 +49,29 @@ fn which_failures_lead_to_the_next_provider() {
         second.last().body["messages"],
         first.last().body["messages"]
     );
+}
+
+#[test]
+fn a_failure_inside_a_stream_leads_to_the_next_provider_before_the_first_text_only() {
+    let streams = [
+        recorded("refused"),
+        recorded("event-error"),
+        finish("error").into_bytes(),
+        b"data:\n\n".to_vec(),
+    ];
+    let count = streams.len();
+    let first = Provider::answering(move |n, _| match streams.get(n) {
+        Some(stream) => Answer::events(stream),
+        None => Answer::events(&recorded("finish-error")),
+    });
+    let second = Provider::friendly();
+    let server = server(&first.row_named("first"), &second, "");
+    for n in 0..count {
+        assert_eq!(server.chat("Hi", &[]).text(), "Hello you", "stream {n}");
+    }
+    let reply = server.chat("Hi", &[]);
+    assert!(!reply.whole && reply.text() == "Hel", "{}", reply.body);
+    assert_eq!(second.received().len(), count);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a client sees when the provider fails: a status before the first byte, the error line
 //! and a broken transfer after it; and what is remembered.
 
-use crate::kit::provider::{Answer, STREAM_HEAD, delta, finish, row};
+use crate::kit::provider::{Answer, STREAM_HEAD, delta, finish, recorded, row};
 use crate::kit::server::free_port;
 use crate::kit::{Browser, Provider, Reply, Server, question, request};
 
@@ -32,6 +32,7 @@ fn statuses_before_the_first_text() {
         )
     };
     let stream = |events: &str| Answer::events(events.as_bytes());
+    let recorded = |name: &str| Answer::events(&recorded(name));
     let rows: Vec<(&str, Answer, u16, Option<&str>)> = vec![
         ("400", refusal(400), 502, None),
         ("401", refusal(401), 502, None),
@@ -87,6 +88,22 @@ fn statuses_before_the_first_text() {
             502,
             None,
         ),
+        ("recorded refusal", recorded("refused"), 502, None),
+        ("event named error", recorded("event-error"), 502, None),
+        ("error in the choice", stream(&finish("error")), 502, None),
+        (
+            "error object of vLLM",
+            stream("data: {\"object\":\"error\",\"message\":\"SECRET\"}\n\ndata: [DONE]\n\n"),
+            502,
+            None,
+        ),
+        (
+            "error object of DashScope",
+            stream("data: {\"code\":\"Throttling\",\"message\":\"SECRET\"}\n\ndata: [DONE]\n\n"),
+            502,
+            None,
+        ),
+        ("blank data only", stream("data:\n\n"), 502, None),
         ("not JSON", stream("data: <html>\n\n"), 502, None),
         (
             "content is a number",

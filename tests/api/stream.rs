@@ -1,36 +1,34 @@
 //! The stream itself: every delta as it stands, the moment it comes, and how a stream ends.
 
-use std::fs;
 use std::time::Duration;
 
 use cloudchat::clock;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::kit::provider::{Answer, STREAM_HEAD, chunk, delta, finish};
+use crate::kit::provider::{Answer, STREAM_HEAD, chunk, delta, finish, recorded};
 use crate::kit::{Browser, Provider, Server};
 
 /// The recorded streams and the line each must end with.
-const RECORDED: [(&str, &str); 13] = [
+const RECORDED: [(&str, &str); 17] = [
+    ("blank-data", "stop"),
+    ("content-list", "stop"),
     ("crlf", "stop"),
     ("deepseek-thinking", "stop"),
     ("deepseek", "stop"),
     ("empty-choices", "stop"),
     ("error-in-stream", "error"),
+    ("finish-error", "error"),
     ("length", "length"),
     ("llama-cpp-emoji", "stop"),
     ("llama-cpp-ping", "length"),
     ("llama-cpp-zh", "stop"),
     ("no-done", "stop"),
+    ("no-done-ping", "stop"),
     ("openai", "stop"),
     ("qwen", "stop"),
     ("truncated", "error"),
 ];
-
-fn recorded(name: &str) -> Vec<u8> {
-    let path = format!("{}/tests/upstream/{name}.sse", env!("CARGO_MANIFEST_DIR"));
-    fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
 
 /// The text lines that a stream must become: the plain reading of it, with serde.
 fn expected_lines(stream: &[u8]) -> Vec<String> {
@@ -58,7 +56,7 @@ fn expected_lines(stream: &[u8]) -> Vec<String> {
     let contents = events.filter_map(|event| event.choices.into_iter().next()?.delta.content);
     let texts = contents
         .map(RawValue::get)
-        .filter(|raw| *raw != "null" && *raw != "\"\"");
+        .filter(|raw| raw.starts_with('"') && *raw != "\"\"");
     texts.map(|raw| format!("{{\"text\":{raw}}}")).collect()
 }
 

@@ -32,7 +32,7 @@ fn rule_10_an_event_of_one_mebibyte_passes_and_a_longer_one_ends_the_stream() {
                 assert_eq!(out.lines().count(), if second { 2 } else { 1 });
             }
         }
-        let end = if excess == 0 { "NotJson" } else { "TooLong" };
+        let end = if excess == 0 { "NoEvents" } else { "TooLong" };
         for length in [4096, lines.len()] {
             assert_eq!(run(lines.as_bytes().chunks(length)).1, Err(end.to_owned()));
         }

@@ -4,6 +4,7 @@
 mod bounds;
 mod ends;
 mod properties;
+mod reference;
 mod rules;
 mod samples;
 mod table;

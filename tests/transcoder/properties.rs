@@ -3,117 +3,9 @@
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use serde_json::Value;
 
+use super::reference::{reference, without_surrogates};
 use super::{End, joined, run};
-
-/// What a plain reader makes of a stream: the text, and the end without the details of a fault.
-fn reference(stream: &[u8]) -> (String, Result<String, ()>) {
-    let mut text = String::new();
-    let mut finish = None;
-    for data in events(stream) {
-        if data.trim_ascii() == b"[DONE]" {
-            return (text, Ok(finish.unwrap_or("stop".to_owned())));
-        }
-        match read(&data) {
-            Some((content, reason)) => {
-                text.push_str(&content);
-                finish = reason.or(finish);
-            }
-            None => return (text, Err(())),
-        }
-    }
-    (text, finish.ok_or(()))
-}
-
-/// The data of each event.
-fn events(stream: &[u8]) -> Vec<Vec<u8>> {
-    let stream = stream.strip_prefix(b"\xef\xbb\xbf").unwrap_or(stream);
-    let mut unified = Vec::new();
-    for (index, byte) in stream.iter().enumerate() {
-        match byte {
-            b'\r' => unified.push(b'\n'),
-            b'\n' if index > 0 && stream[index - 1] == b'\r' => {}
-            byte => unified.push(*byte),
-        }
-    }
-    let mut events = Vec::new();
-    let mut lines: Vec<&[u8]> = Vec::new();
-    for line in unified.split(|byte| *byte == b'\n').chain([&b""[..]]) {
-        if let Some(value) = line.strip_prefix(b"data:") {
-            lines.push(value.strip_prefix(b" ").unwrap_or(value));
-            if lines.len() == 1 && lines[0].trim_ascii() == b"[DONE]" {
-                events.push(b"[DONE]".to_vec());
-            }
-        } else if line == b"data" {
-            lines.push(b"");
-        } else if line.is_empty() && !lines.is_empty() {
-            events.push(lines.join(&b'\n'));
-            lines.clear();
-        }
-    }
-    events
-}
-
-/// Text and finish reason of an event; `None` if it ends the stream.
-fn read(data: &[u8]) -> Option<(String, Option<String>)> {
-    let event: Value =
-        serde_json::from_str(&without_surrogates(std::str::from_utf8(data).ok()?)).ok()?;
-    let event = event.as_object()?;
-    if event.get("error").is_some_and(|error| !error.is_null()) {
-        return None;
-    }
-    let part = |value: Option<&Value>| value.cloned().filter(|value| !value.is_null());
-    let choice = match part(event.get("choices")) {
-        Some(choices) => part(choices.as_array()?.first()),
-        None => None,
-    };
-    let choice = choice.unwrap_or(Value::Object(Default::default()));
-    let delta = part(choice.as_object()?.get("delta"));
-    let delta = delta.unwrap_or(Value::Object(Default::default()));
-    let content = match part(delta.as_object()?.get("content")) {
-        Some(content) => content.as_str()?.to_owned(),
-        None => String::new(),
-    };
-    let reason = match part(choice.get("finish_reason")) {
-        Some(reason) => Some(reason.as_str()?)
-            .filter(|reason| !reason.is_empty())
-            .map(word),
-        None => None,
-    };
-    Some((content, reason))
-}
-
-/// A finish reason as clients get it.
-fn word(reason: &str) -> String {
-    let plain = reason
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    let word = if plain && reason.len() <= 32 {
-        reason
-    } else {
-        "other"
-    };
-    word.to_owned()
-}
-
-/// `Value` refuses unpaired surrogates, which the transcoder forwards; both sides are compared
-/// with every surrogate escape replaced.
-fn without_surrogates(json: &str) -> String {
-    let mut out = String::new();
-    let mut rest = json;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let escape = rest.get(at..at + 6).unwrap_or("");
-        let is_surrogate = u16::from_str_radix(escape.get(2..).unwrap_or(""), 16)
-            .is_ok_and(|unit| (0xd800..0xe000).contains(&unit) && escape.starts_with("\\u"));
-        let length = if is_surrogate { 6 } else { 2 };
-        let escape = rest.get(at..at + length).unwrap_or(&rest[at..]);
-        out.push_str(if is_surrogate { "\\ufffd" } else { escape });
-        rest = &rest[at + escape.len()..];
-    }
-    out + rest
-}
 
 fn simplified((lines, end): (String, End)) -> (String, Result<String, ()>) {
     (joined(&without_surrogates(&lines)), end.map_err(drop))
@@ -162,6 +54,10 @@ fn key() -> impl Strategy<Value = String> {
         r"\u0063hoices",
         r"delt\u0061",
         "error_",
+        "message",
+        "code",
+        "object",
+        "text",
         "Content",
         "",
     ])
@@ -199,9 +95,26 @@ fn with_member(key: &'static str, value: BoxedStrategy<String>) -> BoxedStrategy
 
 /// An event's JSON.
 fn event() -> impl Strategy<Value = String> {
-    let content = prop_oneof![8 => inside().prop_map(|inside| format!("\"{inside}\"")), 1 => Just("null".to_owned())];
+    let text = || inside().prop_map(|inside| format!("\"{inside}\""));
+    let kind = select(vec![
+        "\"text\"",
+        "\"text\"",
+        "\"thinking\"",
+        "\"t\\u0065xt\"",
+        "null",
+        "5",
+    ]);
+    let part = (kind, with_member("text", text().boxed())).prop_map(|(kind, part)| {
+        let members = part.trim_start_matches('{');
+        let comma = if members.trim() == "}" { "" } else { "," };
+        format!("{{\"type\":{kind}{comma}{members}")
+    });
+    let part = prop_oneof![9 => part, 1 => value()];
+    let list = proptest::collection::vec(part, 0..4).prop_map(|p| format!("[{}]", p.join(",")));
+    let content = prop_oneof![8 => text(), 1 => list, 1 => Just("null".to_owned())];
     let delta = with_member("content", content.boxed());
-    let choice = with_member("delta", delta);
+    let choice =
+        prop_oneof![9 => with_member("delta", delta.clone()), 1 => with_member("message", delta)];
     let reason = select(vec![
         "null",
         "null",
@@ -211,6 +124,7 @@ fn event() -> impl Strategy<Value = String> {
         "null",
         "\"stop\"",
         "\"length\"",
+        "\"error\"",
         "\"\"",
         "7",
     ]);
@@ -227,14 +141,22 @@ fn event() -> impl Strategy<Value = String> {
     let good = with_member("choices", choices.boxed());
     let others = prop_oneof![
         value(),
-        Just(r#"{"error":{"message":"x"}}"#.to_owned()),
+        select(vec![
+            r#"{"error":{"message":"x"}}"#,
+            r#"{"error":"x","choices":[]}"#,
+            r#"{"object":"error","message":"x"}"#,
+            r#"{"code":"x","message":"x"}"#,
+            r#"{"code":"x","message":"x","choices":[]}"#,
+            r#"{"choices":[{"error":{"code":1}}]}"#,
+        ])
+        .prop_map(str::to_owned),
         Just(r#"{"error":null,"choices":null}"#.to_owned()),
         Just(
             r#"{"id":"1","choices":[],"usage":{"prompt_tokens":12,"details":{"cached":0}}}"#
                 .to_owned()
         ),
     ];
-    prop_oneof![12 => good, 1 => others]
+    prop_oneof![24 => good, 1 => others]
 }
 
 /// The lines of an event with their ends: comments and other fields around it, its data in one or
@@ -242,10 +164,15 @@ fn event() -> impl Strategy<Value = String> {
 fn block() -> impl Strategy<Value = String> {
     let line_end = || select(vec!["\n", "\n", "\r\n", "\r"]);
     let extra = prop_oneof![
-        6 => Just(""),
-        1 => select(vec![": keep-alive", ":", "event: x", "id: 1", "retry", "dat", "data:x".split_at(3).0]),
+        24 => Just(""),
+        3 => select(vec![": keep-alive", ":", "event: x", "id: 1", "retry", "dat", "even", "event: erro", "event"]),
+        1 => select(vec!["event: error", "event:error", "event: error "]),
     ];
-    let data = prop_oneof![12 => event(), 1 => Just("[DONE]".to_owned())];
+    let data = prop_oneof![
+        60 => event(),
+        1 => Just("[DONE]".to_owned()),
+        1 => select(vec!["", " ", "\t", "[done]", "\"[DONE]\"", "<p>"]).prop_map(str::to_owned),
+    ];
     (
         data,
         extra,
@@ -285,7 +212,13 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
     (
         blocks,
         any::<bool>(),
-        select(vec!["data: [DONE]\n\n", "data: [DONE]", ""]),
+        select(vec![
+            "data: [DONE]\n\n",
+            "data: [DONE]",
+            "",
+            "event: error",
+            "data:",
+        ]),
     )
         .prop_map(|(blocks, mark, done)| {
             let mark = if mark { "\u{feff}" } else { "" };

@@ -14,6 +14,8 @@ type Row = (
 );
 
 const SAMPLES: &[Row] = &[
+    ("blank-data.sse", 2, "Hello", Ok("stop")),
+    ("content-list.sse", 2, "Hello", Ok("stop")),
     ("crlf.sse", 2, "CRLF", Ok("stop")),
     ("deepseek-thinking.sse", 3, "Hello!", Ok("stop")),
     (
@@ -22,12 +24,25 @@ const SAMPLES: &[Row] = &[
         "你好！我是 DeepSeek，很高兴为你服务。 😊",
         Ok("stop"),
     ),
+    ("done-only.sse", 0, "", Ok("stop")),
     ("empty-choices.sse", 1, "ok", Ok("stop")),
     (
         "error-in-stream.sse",
         2,
         "Half",
         Err("Provider(ProviderError(\"503\"))"),
+    ),
+    (
+        "event-error.sse",
+        0,
+        "",
+        Err("Provider(ProviderError(\"Throttling.AllocationQuota\"))"),
+    ),
+    (
+        "finish-error.sse",
+        1,
+        "Hel",
+        Err("Provider(ProviderError(\"502\"))"),
     ),
     ("length.sse", 1, "too lo", Ok("length")),
     (
@@ -50,6 +65,7 @@ const SAMPLES: &[Row] = &[
         Ok("stop"),
     ),
     ("no-done.sse", 2, "All said", Ok("stop")),
+    ("no-done-ping.sse", 2, "Hello", Ok("stop")),
     (
         "openai.sse",
         5,
@@ -61,6 +77,12 @@ const SAMPLES: &[Row] = &[
         4,
         "你好！我是通义千问，可以帮你写代码：\n```rust\nfn main() {}\n```",
         Ok("stop"),
+    ),
+    (
+        "refused.sse",
+        0,
+        "",
+        Err("Provider(ProviderError(\"data_inspection_failed\"))"),
     ),
     ("truncated.sse", 2, "Cut he", Err("Cut")),
 ];

@@ -4,6 +4,9 @@ use super::assert_cuts_do_not_matter;
 
 pub const STOP: Result<&str, &str> = Ok("stop");
 
+/// The end of a complete answer.
+pub const END: &str = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+
 /// One delta as providers write it, without line end.
 pub fn delta(text: &str) -> String {
     format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}")
@@ -37,11 +40,7 @@ pub fn check_bytes(stream: &[u8], texts: &str, end: Result<&str, &str>) {
 /// Each row: the data of one event between `a` and `b`, the texts, the end.
 pub fn check_data(rows: &[(&str, &str, Result<&str, &str>)]) {
     for (data, texts, end) in rows {
-        let stream = format!(
-            "{}\n\ndata: {data}\n\n{}\n\ndata: [DONE]\n\n",
-            delta("a"),
-            delta("b")
-        );
+        let stream = format!("{}\n\ndata: {data}\n\n{}\n\n{END}", delta("a"), delta("b"));
         check_bytes(stream.as_bytes(), texts, *end);
     }
 }

@@ -32,6 +32,12 @@ pub fn finish(reason: &str) -> String {
     )
 }
 
+/// A recorded stream of `tests/upstream`.
+pub fn recorded(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/upstream/{name}.sse", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
 impl Answer {
     /// A whole stream of these texts, with a clean end.
     pub fn texts(texts: &[&str]) -> Self {

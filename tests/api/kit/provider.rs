@@ -17,7 +17,7 @@ use socket2::Socket;
 use tokio::time::Instant;
 
 use super::PATIENCE;
-pub use super::answer::{Answer, STREAM_HEAD, chunk, delta, finish};
+pub use super::answer::{Answer, STREAM_HEAD, chunk, delta, finish, recorded};
 
 /// A request as the provider got it.
 #[derive(Debug, Clone)]
