@@ -172,7 +172,7 @@ async fn ask(
     let permit = app.shared.pools.answers.take_for(question.client(), 0);
     let permit = permit.expect("nothing can always be taken");
     let answer = Answer::new(config.chat.answer_bytes_max, permit);
-    let mut reader = Reader::new(exchange, answer);
+    let mut reader = Reader::new(exchange, row, answer);
     let mut lines = Vec::new();
     loop {
         let silent_at = match reader.has_event {

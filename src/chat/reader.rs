@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use crate::app::App;
 use crate::budget::ANSWER_BYTES_FIRST;
 use crate::chat::trouble::Trouble;
+use crate::config::Provider;
 use crate::limits::Permit;
 use crate::llm::Finish;
 use crate::llm::transcoder::{Sink, Transcoder, write_line};
@@ -39,11 +40,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads from an exchange that has just begun. The permit is from the pool of answer bytes.
-    pub fn new(exchange: Exchange, answer: Answer) -> Self {
+    /// Reads from an exchange that has just begun, with the provider of `row`.
+    pub fn new(exchange: Exchange, row: &Provider, answer: Answer) -> Self {
         Self {
             exchange,
-            transcoder: Transcoder::new(),
+            transcoder: Transcoder::new().done_is_complete(row.done_is_complete),
             answer,
             next: None,
             has_event: false,

@@ -322,6 +322,8 @@ pub struct Provider {
     pub key: Option<Secret>,
     /// Whether the request names the user (as an HMAC).
     pub send_user: bool,
+    /// Whether `[DONE]` without a finish reason before it ends a complete answer.
+    pub done_is_complete: bool,
     /// Members of the request besides `model`, `messages`, `stream` and `user`: the inside of a
     /// JSON object, for instance `"max_tokens":2000,"temperature":0.7`.
     pub extra: String,

@@ -108,6 +108,7 @@ fn row(mut section: Section<'_, '_>, warnings: &mut Vec<String>) -> Option<Provi
     let model = model(&mut section, known);
     let key = key(&mut section, known);
     let send_user = section.bool("send_user", false);
+    let done_is_complete = section.bool("done_is_complete", false);
     let temperature = section.number("temperature", 0.7, 0.0..=2.0, "a number");
     let max_tokens = section.integer("max_tokens", 2000, 0..=1_000_000u32);
     let extra = extra(&mut section, temperature, max_tokens);
@@ -137,6 +138,7 @@ fn row(mut section: Section<'_, '_>, warnings: &mut Vec<String>) -> Option<Provi
         model,
         key: key.secret,
         send_user,
+        done_is_complete,
         extra,
     })
 }

@@ -82,6 +82,8 @@ struct Reading {
     /// The last finish reason seen. From the first one on the answer is complete, and nothing
     /// that makes no sense can spoil it.
     finish: Option<Finish>,
+    /// See [`Transcoder::done_is_complete`].
+    done_is_complete: bool,
 }
 
 /// What an event was.
@@ -103,9 +105,17 @@ impl Transcoder {
                 template: Template::default(),
                 has_events: false,
                 finish: None,
+                done_is_complete: false,
             },
             verdict: None,
         }
+    }
+
+    /// Says what `[DONE]` without a finish reason before it means: the end of a complete answer, from
+    /// a gateway that never sends a reason, or, as it does unless this is said, of one that was cut.
+    pub fn done_is_complete(mut self, is_complete: bool) -> Self {
+        self.reading.done_is_complete = is_complete;
+        self
     }
 
     /// Takes bytes of the body (freed of HTTP framing) and hands their text to `sink`.
@@ -224,7 +234,11 @@ impl Reading {
             return Taken::End(Err(Fault::Provider(ProviderError::of_event(data))));
         }
         if sse::is_done(data) {
-            return Taken::End(Ok(self.finish.unwrap_or_else(Finish::stop)));
+            return Taken::End(match self.finish {
+                Some(finish) => Ok(finish),
+                None if self.done_is_complete => Ok(Finish::stop()),
+                None => Err(Fault::Cut),
+            });
         }
         let fault = match event::parse(data) {
             Ok(chunk) => {

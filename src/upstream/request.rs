@@ -249,6 +249,7 @@ mod tests {
             model: "m".to_owned(),
             key: (!key.is_empty()).then(|| Secret(key.to_owned())),
             send_user: false,
+            done_is_complete: false,
             extra: String::new(),
         }
     }

@@ -56,6 +56,7 @@ fn a_failure_inside_a_stream_leads_to_the_next_provider_before_the_first_text_on
     let streams = [
         recorded("refused"),
         recorded("event-error"),
+        recorded("done-only"),
         finish("error").into_bytes(),
         b"data:\n\n".to_vec(),
     ];

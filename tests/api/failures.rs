@@ -103,6 +103,7 @@ fn statuses_before_the_first_text() {
             502,
             None,
         ),
+        ("[DONE] only", recorded("done-only"), 502, None),
         ("blank data only", stream("data:\n\n"), 502, None),
         ("not JSON", stream("data: <html>\n\n"), 502, None),
         (

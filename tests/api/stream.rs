@@ -177,9 +177,8 @@ fn the_end_is_done_or_an_end_after_a_finish_reason() {
     let reason = |reason: &str| finish(reason).replace("data: [DONE]\n\n", "");
     let with = |rest: &str| format!("{text}{rest}");
     let rows = [
-        (with("data: [DONE]\n\n"), "stop"),
-        (with("data:[DONE]"), "stop"),
-        (with("data: [DONE]\r\n\r\n"), "stop"),
+        (with(&(reason("stop") + "data:[DONE]")), "stop"),
+        (with(&(reason("stop") + "data: [DONE]\r\n\r\n")), "stop"),
         (with(&finish("length")), "length"),
         (with(&finish("content_filter")), "content_filter"),
         (with(&finish("tool_calls")), "tool_calls"),
@@ -211,12 +210,31 @@ fn done_is_not_held_back_by_a_provider_that_keeps_its_connection_open() {
     let mut conn = server.connect();
     conn.ask("Hi", &[]);
     let mut call = provider.call();
-    call.accept().text("Hi").chunk("data: [DONE]\n\n");
+    call.accept().text("Hi").chunk(&finish("stop"));
     let reply = conn.reply();
     assert_eq!(
         (reply.lines().pop(), reply.whole),
         (Some("{\"done\":\"stop\"}"), true)
     );
+}
+
+#[test]
+fn done_without_a_finish_reason_ends_a_cut_answer_unless_the_row_says_otherwise() {
+    let cut = delta("Hi") + "data: [DONE]\n\n";
+    let provider = Provider::answering(move |_, _| Answer::events(cut.as_bytes()));
+    let reply = Server::start(&provider, "").chat("Hi", &[]);
+    assert_eq!(
+        reply.lines(),
+        [
+            "{\"text\":\"Hi\"}",
+            "{\"error\":\"The model provider broke off the answer\",\"done\":\"error\"}"
+        ]
+    );
+    assert!(!reply.whole);
+    let row = provider.row() + "done_is_complete = true\n";
+    let reply = Server::with(&row, &[]).chat("Hi", &[]);
+    assert_eq!(reply.lines(), ["{\"text\":\"Hi\"}", "{\"done\":\"stop\"}"]);
+    assert!(reply.whole);
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn providers_come_from_rows_or_from_the_environment() {
         model = "m"
         key_env = "MINE"
         send_user = true
+        done_is_complete = true
         max_tokens = 0
     "#;
     let variables = [
@@ -52,6 +53,10 @@ fn providers_come_from_rows_or_from_the_environment() {
     assert_eq!(
         (mine.host.as_str(), mine.path.as_str(), mine.send_user),
         ("fd00::1", "/api/v1", true)
+    );
+    assert_eq!(
+        (qwen.done_is_complete, mine.done_is_complete),
+        (false, true)
     );
     assert_eq!(
         (mine.extra.as_str(), mine.base_url().as_str()),

@@ -1,6 +1,10 @@
 //! The rules 8 and 9: how a stream ends, well or badly. Every row is also cut at every offset.
 
+use cloudchat::limits::Pool;
+use cloudchat::llm::transcoder::Transcoder;
+
 use super::table::{END, STOP, check, check_bytes, check_data, delta};
+use super::{Lines, run};
 
 #[test]
 fn rule_8_the_end_is_done_or_a_finish_reason() {
@@ -79,6 +83,27 @@ fn rule_8_the_end_is_done_or_a_finish_reason() {
 }
 
 #[test]
+fn rule_8_done_without_a_finish_reason_ends_a_cut_answer() {
+    let a = delta("a");
+    for done in ["data: [DONE]\n\n", "data:[DONE]", "data:  [DONE]\r"] {
+        let rows = [format!("{a}\n\n{done}"), done.to_owned()];
+        for (stream, text) in rows.iter().zip(["a", ""]) {
+            check(&[(stream, text, Err("Cut"))]);
+            let mut lenient = Transcoder::new().done_is_complete(true);
+            let (pool, mut lines) = (Pool::new(0), Lines::default());
+            let progress = lenient.feed(format!("{stream}\n").as_bytes(), &pool, &mut lines);
+            let done = progress.expect("a gateway of that kind says so").done;
+            assert_eq!(done.map(|done| done.as_str() == "stop"), Some(true));
+        }
+    }
+    check(&[(
+        &format!("{a}\n\ndata: {{\"choices\":[{{\"finish_reason\":\"\"}}]}}\n\ndata: [DONE]\n\n"),
+        "a",
+        Err("Cut"),
+    )]);
+}
+
+#[test]
 fn rule_8_nothing_odd_behind_a_finish_reason_spoils_the_answer() {
     let a = delta("a");
     let stop = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}";
@@ -105,11 +130,9 @@ fn rule_8_nothing_odd_behind_a_finish_reason_spoils_the_answer() {
             check(&[(&late, "a|b", STOP)]);
         }
     }
-    let (out, end) = super::run(
-        format!("{a}\n\n{stop}\n\n{long}\n\n")
-            .as_bytes()
-            .chunks(4096),
-    );
+    let (out, end) = run(format!("{a}\n\n{stop}\n\n{long}\n\n")
+        .as_bytes()
+        .chunks(4096));
     assert_eq!(
         (out.as_str(), end.as_deref()),
         ("{\"text\":\"a\"}\n", Ok("stop"))
@@ -127,8 +150,8 @@ fn rule_8_nothing_odd_behind_a_finish_reason_spoils_the_answer() {
 
 #[test]
 fn a_finish_reason_makes_an_answer_complete() {
-    let mut transcoder = cloudchat::llm::transcoder::Transcoder::new();
-    let (pool, mut lines) = (cloudchat::limits::Pool::new(0), super::Lines::default());
+    let mut transcoder = Transcoder::new();
+    let (pool, mut lines) = (Pool::new(0), Lines::default());
     let stream = format!("{}\n\n{END}", delta("a"));
     let (before, done) = stream.split_at(stream.find("data: [").expect("it is there"));
     for (at, byte) in before.bytes().enumerate() {

@@ -12,7 +12,7 @@ pub fn reference(stream: &[u8]) -> (String, Result<String, ()>) {
             continue;
         }
         if data == b"[DONE]" && !is_error {
-            return (text, Ok(finish.unwrap_or("stop".to_owned())));
+            return (text, finish.ok_or(()));
         }
         match read(data) {
             _ if is_error => return (text, Err(())),

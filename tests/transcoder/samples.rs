@@ -24,7 +24,7 @@ const SAMPLES: &[Row] = &[
         "你好！我是 DeepSeek，很高兴为你服务。 😊",
         Ok("stop"),
     ),
-    ("done-only.sse", 0, "", Ok("stop")),
+    ("done-only.sse", 0, "", Err("Cut")),
     ("empty-choices.sse", 1, "ok", Ok("stop")),
     (
         "error-in-stream.sse",

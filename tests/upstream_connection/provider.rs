@@ -125,6 +125,7 @@ pub fn row(port: u16) -> config::Provider {
         model: "m-1".to_owned(),
         key: Some(config::Secret("sk-1".to_owned())),
         send_user: false,
+        done_is_complete: false,
         extra: String::new(),
     }
 }
