@@ -20,7 +20,7 @@ use crate::chat::open::{self, Opened, Question};
 use crate::chat::reader::{Answer, Reader, Step};
 use crate::chat::trouble::Trouble;
 use crate::clock::{self, Timer};
-use crate::http::body::{Broken, Chunk, Scratch, Source};
+use crate::http::body::{Broken, Chunk, Lent, Scratch, Source};
 use crate::http::request::StreamRecord;
 use crate::http::wire::Wire;
 use crate::limits::{PIECE_BYTES_MAX, Permit};
@@ -75,6 +75,15 @@ enum State {
     Last(End, bool),
     Flushing,
     Over,
+}
+
+/// What a client or a provider cannot be kept waiting beyond.
+enum Limit {
+    /// The client needs a sign of life.
+    Heartbeat,
+    /// The answer is complete, and nothing more comes.
+    Over,
+    Failed(Trouble),
 }
 
 /// How an answer ends.
@@ -240,6 +249,11 @@ impl Stream {
         let restarting = End::Failed(Trouble::Restarting);
         match mem::replace(&mut self.state, State::Over) {
             State::Opening(_) => self.state = State::Last(restarting, true),
+            State::Streaming(mut reader) if reader.over_at().is_some() => {
+                let mut out = self.question.app.out.lend();
+                let step = reader.conclude(&mut out.bytes);
+                self.go_on(reader, step, &mut out);
+            }
             State::Sending(_, reader) | State::Streaming(reader) => self.finish(reader, restarting),
             other => self.state = other,
         }
@@ -259,22 +273,26 @@ impl Stream {
         self.timer.poll(cx, since + heartbeat)
     }
 
-    /// Ready when, with nothing to read, one of the limits is met: `None` for the heartbeat.
-    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Option<Trouble>> {
+    /// Ready when, with nothing to read, one of the limits is met. `over_at` is when the answer is
+    /// over, if its finish reason has come.
+    fn poll_limits(&mut self, cx: &mut Context<'_>, over_at: Option<Instant>) -> Poll<Limit> {
         let config = &self.question.app.shared.config;
         let idle_since = *self.idle_since.get_or_insert_with(clock::now);
         let silent_since = *self.silent_since.get_or_insert_with(clock::now);
         let heartbeat = idle_since + config.chat.heartbeat;
         let silent = silent_since + config.upstream.between_events_timeout;
         let end = self.question.received + config.chat.stream_max;
-        let first = heartbeat.min(silent).min(end);
-        self.timer.poll(cx, first).map(|()| {
-            if first == end {
-                Some(Trouble::TooLong)
-            } else if first == silent {
-                Some(Trouble::Silent)
+        let last = silent.min(end);
+        let last = over_at.map_or(last, |over_at| over_at.min(last));
+        self.timer.poll(cx, heartbeat.min(last)).map(|()| {
+            if heartbeat < last {
+                Limit::Heartbeat
+            } else if over_at.is_some() {
+                Limit::Over
+            } else if last == end {
+                Limit::Failed(Trouble::TooLong)
             } else {
-                None
+                Limit::Failed(Trouble::Silent)
             }
         })
     }
@@ -298,20 +316,32 @@ impl Stream {
                 }
                 return Poll::Ready(Some(Chunk::lent(out)));
             }
-            Poll::Ready(step) => step,
-            Poll::Pending => match self.poll_limits(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(Some(Chunk::fixed(b"\n"))),
-                Poll::Ready(Some(trouble)) => Step::Failed(trouble),
-            },
-        };
-        if let State::Streaming(reader) = mem::replace(&mut self.state, State::Over) {
-            match step {
-                Step::Lines => self.send_in_pieces(mem::take(&mut out.bytes), reader),
-                step => self.end(reader, step),
+            Poll::Ready(step) => Some(step),
+            Poll::Pending => {
+                let over_at = reader.over_at();
+                match self.poll_limits(cx, over_at) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Limit::Heartbeat) => {
+                        return Poll::Ready(Some(Chunk::fixed(b"\n")));
+                    }
+                    Poll::Ready(Limit::Over) => None,
+                    Poll::Ready(Limit::Failed(trouble)) => Some(Step::Failed(trouble)),
+                }
             }
+        };
+        if let State::Streaming(mut reader) = mem::replace(&mut self.state, State::Over) {
+            let step = step.unwrap_or_else(|| reader.conclude(&mut out.bytes));
+            self.go_on(reader, step, &mut out);
         }
         Poll::Ready(None)
+    }
+
+    /// Sends lines in pieces, or ends.
+    fn go_on(&mut self, reader: Reader, step: Step, out: &mut Lent) {
+        match step {
+            Step::Lines => self.send_in_pieces(mem::take(&mut out.bytes), reader),
+            step => self.end(reader, step),
+        }
     }
 
     /// The terminal line.

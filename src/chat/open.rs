@@ -179,6 +179,8 @@ async fn ask(
             true => clock::now() + config.upstream.between_events_timeout,
             false => first_event_by,
         };
+        let over_at = reader.over_at();
+        let silent_at = over_at.map_or(silent_at, |over_at| silent_at.min(over_at));
         let step = timeout_at(
             silent_at.min(end),
             poll_fn(|cx| match reader.poll_lines(app, cx, &mut lines) {
@@ -188,16 +190,20 @@ async fn ask(
                 Poll::Pending => Poll::Pending,
             }),
         );
-        let end = match step.await {
+        let step = match step.await {
             Ok(None) => continue,
-            Ok(Some(Step::Failed(trouble))) => return Err(trouble),
-            Ok(Some(Step::Lines)) => None,
-            Ok(Some(done @ Step::Done(_))) => Some(done),
+            Ok(Some(step)) => step,
+            Err(_) if over_at.is_some() => reader.conclude(&mut lines),
             Err(_) if clock::now() >= end => return Err(Trouble::TooLong),
             Err(_) => {
                 reader.silent();
                 return Err(Trouble::Silent);
             }
+        };
+        let end = match step {
+            Step::Failed(trouble) => return Err(trouble),
+            Step::Lines => None,
+            done @ Step::Done(_) => Some(done),
         };
         return Ok(Opened { reader, lines, end });
     }

@@ -2,16 +2,24 @@
 //! in the core's own buffers.
 
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::budget::ANSWER_BYTES_FIRST;
 use crate::chat::trouble::Trouble;
+use crate::clock;
 use crate::config::Provider;
 use crate::limits::Permit;
 use crate::llm::Finish;
-use crate::llm::transcoder::{Sink, Transcoder, write_line};
+use crate::llm::transcoder::{Fault, Progress, Sink, Transcoder, write_line};
 use crate::metrics;
 use crate::upstream::Exchange;
+
+/// How long an answer goes on behind its finish reason without any text: many gateways send no
+/// `[DONE]` and keep the connection open.
+const AFTER_FINISH: Duration = Duration::from_secs(1);
 
 /// What came of reading on.
 #[derive(Debug)]
@@ -33,6 +41,8 @@ pub struct Reader {
     pub answer: Answer,
     /// A step that waits until the lines before it have been sent.
     next: Option<Step>,
+    /// When the finish reason came, or the last text behind it.
+    complete_since: Option<Instant>,
     /// An event has been seen.
     pub has_event: bool,
     /// Bytes have come since this was last cleared.
@@ -47,6 +57,7 @@ impl Reader {
             transcoder: Transcoder::new().done_is_complete(row.done_is_complete),
             answer,
             next: None,
+            complete_since: None,
             has_event: false,
             heard: false,
         }
@@ -81,22 +92,49 @@ impl Reader {
                     Err(_) => return Poll::Ready(self.fail(Trouble::Provider(failure))),
                 },
             };
-            match progress {
-                Ok(progress) => {
-                    if progress.events && !self.has_event {
-                        self.has_event = true;
-                        self.exchange.succeeded();
-                    }
-                    self.next = progress.done.map(Step::Done);
-                }
-                Err(fault) => self.next = Some(self.fail(Trouble::Stream(fault))),
-            }
+            self.judge(progress, out);
             if !out.is_empty() {
                 return Poll::Ready(Step::Lines);
             }
             if let Some(step) = self.next.take() {
                 return Poll::Ready(step);
             }
+        }
+    }
+
+    /// Notes what the last bytes have brought besides these lines.
+    fn judge(&mut self, progress: Result<Progress, Fault>, out: &[u8]) {
+        match progress {
+            Ok(progress) => {
+                if progress.events && !self.has_event {
+                    self.has_event = true;
+                    self.exchange.succeeded();
+                }
+                self.next = progress.done.map(Step::Done);
+            }
+            Err(fault) => self.next = Some(self.fail(Trouble::Stream(fault))),
+        }
+        if self.transcoder.is_complete() && (self.complete_since.is_none() || !out.is_empty()) {
+            self.complete_since = Some(clock::now());
+        }
+    }
+
+    /// When the answer is over although its provider does not say so: once its finish reason has
+    /// come. Comments and events without text do not put it off.
+    pub fn over_at(&self) -> Option<Instant> {
+        self.complete_since.map(|since| since + AFTER_FINISH)
+    }
+
+    /// It is over. Appends the line of a last event that lacks its end to `out`, which is empty.
+    pub fn conclude(&mut self, out: &mut Vec<u8>) -> Step {
+        let progress = self.transcoder.end(&mut Lines {
+            out,
+            answer: &mut self.answer,
+        });
+        self.judge(progress, out);
+        match out.is_empty() {
+            true => self.next.take().expect("the end has come"),
+            false => Step::Lines,
         }
     }
 

@@ -43,4 +43,5 @@ mod shares;
 mod side_by_side;
 mod slow;
 mod stream;
+mod unended;
 mod validation;
