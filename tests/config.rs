@@ -237,6 +237,10 @@ fn each_mistake_is_one_clear_line() {
             "FILE: chat.heartbeat_seconds: 0 is not allowed; seconds from 0.05 to 300",
         ),
         (
+            "[chat]\nbreak_seconds = 11",
+            "FILE: chat.break_seconds: 11 is not allowed; seconds from 0 to 10",
+        ),
+        (
             "[chat]\nheartbeat_seconds = nan",
             "FILE: chat.heartbeat_seconds: nan is not allowed; seconds from 0.05 to 300",
         ),

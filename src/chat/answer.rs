@@ -1,7 +1,7 @@
 //! The body of a chat's response: hyper asks for bytes, this asks the provider.
 //!
 //! ```text
-//! Opening ──first text──▶ Sending ⇄ Streaming ──end, trouble──▶ Storing ──▶ Last ──▶ Flushing
+//! Opening ──first text──▶ Sending ⇄ Streaming ──end, trouble──▶ Storing ──▶ Last ──▶ Over, Broken
 //! ```
 //! Nothing runs between polls, so a slow reader slows the provider, and a reader that leaves drops
 //! the provider's connection with this value.
@@ -16,11 +16,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::chat::limits::Places;
+use crate::chat::linger::Linger;
 use crate::chat::open::{self, Opened, Question};
 use crate::chat::reader::{Answer, Reader, Step};
 use crate::chat::trouble::Trouble;
+use crate::chat::unsent::Unsent;
 use crate::clock::{self, Timer};
-use crate::http::body::{Broken, Chunk, Lent, Scratch, Source};
+use crate::http::body::{Body, Broken, Chunk, Lent, Source};
 use crate::http::request::StreamRecord;
 use crate::http::wire::Wire;
 use crate::limits::{PIECE_BYTES_MAX, Permit};
@@ -73,7 +75,7 @@ enum State {
     Streaming(Reader),
     Storing(oneshot::Receiver<bool>, End),
     Last(End, bool),
-    Flushing,
+    Broken,
     Over,
 }
 
@@ -90,27 +92,6 @@ enum Limit {
 enum End {
     Done(Finish),
     Failed(Trouble),
-}
-
-/// Lines that are sent in pieces, because hyper's buffer would keep the size of a large one.
-struct Unsent {
-    lines: Vec<u8>,
-    at: usize,
-    /// Held if the lines are longer than ordinary ones can be.
-    _long: Option<Permit>,
-}
-
-impl Unsent {
-    fn next(&mut self, scratch: &Scratch) -> Option<Chunk> {
-        let rest = &self.lines[self.at..];
-        let piece = &rest[..rest.len().min(PIECE_BYTES_MAX)];
-        self.at += piece.len();
-        (!piece.is_empty()).then(|| {
-            let mut lent = scratch.lend();
-            lent.bytes.extend_from_slice(piece);
-            Chunk::lent(lent)
-        })
-    }
 }
 
 impl Stream {
@@ -173,14 +154,7 @@ impl Stream {
                 let fault = Trouble::Stream(Fault::NoLongLine);
                 return self.finish(reader, End::Failed(fault));
             }
-            long => State::Sending(
-                Unsent {
-                    lines,
-                    at: 0,
-                    _long: long.flatten(),
-                },
-                reader,
-            ),
+            long => State::Sending(Unsent::new(lines, long.flatten()), reader),
         };
     }
 
@@ -344,6 +318,17 @@ impl Stream {
         }
     }
 
+    /// The error line is about to leave: nothing is held any more for what comes behind it.
+    fn fail(&mut self) {
+        self.slot = None;
+        self.question.text.take();
+        self.question.memory.take();
+        if !self.question.ends_cleanly {
+            self.wire.expect_flush();
+            self.state = State::Broken;
+        }
+    }
+
     /// The terminal line.
     fn last_line(&mut self, end: &End, stored: bool) -> Chunk {
         Chunk::owned(match end {
@@ -416,20 +401,20 @@ impl Source for Stream {
                     if let State::Last(end, stored) = mem::replace(&mut self.state, State::Over) {
                         let line = self.last_line(&end, stored);
                         if let End::Failed(_) = end {
-                            self.wire.expect_flush();
-                            self.state = State::Flushing;
+                            self.fail();
                         }
                         return self.send(line);
                     }
                 }
-                // The line must have left before the connection breaks, or nobody would see it.
-                State::Flushing => match self.wire.poll_flushed(cx) {
-                    Poll::Ready(()) => return Poll::Ready(Some(Err(Broken))),
-                    Poll::Pending => return Poll::Pending,
-                },
+                State::Broken => return Poll::Ready(Some(Err(Broken))),
                 State::Over => return Poll::Ready(None),
             }
         }
+    }
+
+    fn linger(&self) -> Option<Body> {
+        let (app, wire) = (Rc::clone(&self.question.app), Rc::clone(&self.wire));
+        Some(Body::stream(Linger::new(app, wire)))
     }
 
     fn report(&self) -> StreamRecord {

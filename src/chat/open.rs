@@ -29,6 +29,8 @@ pub struct Question {
     pub id: RequestId,
     /// When the request was complete.
     pub received: Instant,
+    /// Whether the body ends cleanly behind an error line.
+    pub ends_cleanly: bool,
     /// The question itself, as the inside of a JSON string.
     pub text: RefCell<Vec<u8>>,
     /// The chat before it; dropped when the first text has come.

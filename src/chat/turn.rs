@@ -40,6 +40,8 @@ pub struct Ask<'a> {
     pub id: RequestId,
     /// The connection.
     pub wire: Rc<Wire>,
+    /// The client looks at the last line, so that a failure needs no broken body.
+    pub ends_cleanly: bool,
     /// When the request was complete.
     pub received: Instant,
 }
@@ -85,6 +87,7 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
         app: Rc::clone(app),
         id: ask.id,
         received: ask.received,
+        ends_cleanly: ask.ends_cleanly,
         text: RefCell::new(text),
         history: RefCell::new(history),
         chat: Cell::new(chat),

@@ -261,6 +261,7 @@ fn chat(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Chat {
         site_per_hour_max: section.integer("site_per_hour_max", 0, 0..=1_000_000_000),
         streams_per_client_max: section.integer("streams_per_client_max", 8, 1..=100_000),
         heartbeat: section.seconds("heartbeat_seconds", 15.0, 0.05..=300.0),
+        break_wait: section.seconds("break_seconds", 1.0, 0.0..=10.0),
         stream_max: section.seconds("stream_seconds_max", 1800.0, 0.05..=DAY),
         history_max: section.integer(("history_max", "MAX_HISTORY"), 6, 1..=1000),
         history_bytes_max: section.memory("history_bytes_max", "64K", KIB..=16 * MIB),

@@ -194,6 +194,8 @@ pub struct Chat {
     pub streams_per_client_max: usize,
     /// An empty line goes out after so long a silence, 0.05 to 300 s.
     pub heartbeat: Duration,
+    /// How long a connection stays open behind an error line, 0 to 10 s.
+    pub break_wait: Duration,
     /// Longest stream, 0.05 s to a day.
     pub stream_max: Duration,
     /// Exchanges (question and answer) remembered, 1 to 1,000.

@@ -52,6 +52,7 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
         Err(_) if config.chat.without_history && !config.chat.require_login => Owner::Anonymous,
         Err(error) => return Err(error.into()),
     };
+    let ends_cleanly = request.accepts("application/x-ndjson");
     let ask = turn::Ask {
         message: &message,
         owner,
@@ -59,6 +60,7 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
         cookie: cookie::token(&request.headers, &config.server.app_cookie),
         id: request.id,
         wire: request.wire,
+        ends_cleanly,
         received,
     };
     let answered = turn::answer(&app, ask).await?;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -143,6 +143,12 @@ pub trait Source {
     /// The next bytes, the end, or an end that the client must notice.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Broken>>>;
 
+    /// Asked when it breaks the body: what does that in its place, later. The source is dropped
+    /// then, and its log line written. By default the body is broken at once.
+    fn linger(&self) -> Option<Body> {
+        None
+    }
+
     /// How it went, for the log line that is written when the stream is dropped, if one is.
     fn report(&self) -> StreamRecord {
         StreamRecord::default()
@@ -231,16 +237,27 @@ impl HttpBody for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Chunk>, Broken>>> {
-        match &mut self.get_mut().0 {
+        let body = self.get_mut();
+        match &mut body.0 {
             Kind::Whole(chunk) => {
                 let piece = chunk.as_mut().and_then(Chunk::split);
                 let piece = piece.or_else(|| chunk.take());
                 Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
-            Kind::Stream(stream) => stream
-                .source
-                .poll_chunk(cx)
-                .map(|next| next.map(|chunk| chunk.map(Frame::data))),
+            Kind::Stream(stream) => match ready!(stream.source.poll_chunk(cx)) {
+                None => Poll::Ready(None),
+                Some(Ok(chunk)) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
+                Some(Err(Broken)) => match stream.source.linger() {
+                    None => Poll::Ready(Some(Err(Broken))),
+                    Some(mut rest) => {
+                        if let Kind::Stream(rest) = &mut rest.0 {
+                            rest._busy = stream._busy.take();
+                        }
+                        *body = rest;
+                        Pin::new(body).poll_frame(cx)
+                    }
+                },
+            },
         }
     }
 

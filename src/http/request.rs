@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, EXPECT, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock;
@@ -155,6 +155,17 @@ impl Request {
         declared
             .and_then(|v| v.split(|b| *b == b';').next())
             .is_some_and(|t| t.trim_ascii().eq_ignore_ascii_case(b"application/json"))
+    }
+
+    /// Whether `Accept` names this media type, in lower case and without parameters.
+    pub fn accepts(&self, media_type: &str) -> bool {
+        let lines = self.headers.get_all(ACCEPT).into_iter();
+        let mut ranges = lines.flat_map(|line| line.as_bytes().split(|b| *b == b','));
+        ranges.any(|range| {
+            let name = range.split(|b| *b == b';').next().unwrap_or_default();
+            name.trim_ascii()
+                .eq_ignore_ascii_case(media_type.as_bytes())
+        })
     }
 
     /// Reads the whole body.

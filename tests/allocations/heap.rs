@@ -8,7 +8,7 @@ use cloudchat::limits::CARRY_BYTES_MAX;
 
 use crate::client::Client;
 use crate::counting::live;
-use crate::rig::{Peer, Rig, event};
+use crate::rig::{Peer, Rig, chunk, event};
 
 const STREAMS: usize = 200;
 /// `chat.answer_bytes_max` by default.
@@ -16,9 +16,13 @@ const ANSWER_BYTES_MAX: usize = 32 * 1024;
 /// Each takes a moment to be sure of, so fewer have to do.
 const STALLED: usize = 8;
 
+/// A connection that waits behind an error line: the wait itself, and its timer.
+const LINGER_BYTES: usize = 512;
+
 struct Each {
     connection: isize,
     stream: isize,
+    lingering: isize,
     stalled: isize,
 }
 
@@ -32,19 +36,25 @@ fn measure(tls: bool) -> Each {
     let mut open: Vec<_> = clients.into_iter().map(|c| begin(&rig, c)).collect();
     rig.settle();
     let with_streams = live();
+    let failing = open.split_off(STALLED);
+    let lingering: Vec<_> = failing.into_iter().map(fail).collect();
+    rig.settle();
+    let with_lingering = live();
     let events = event(&"x".repeat(100)).repeat(200);
     for (_, peer) in &mut open[..STALLED] {
         peer.flood(&events);
     }
     rig.settle();
     let with_stalled = live();
-    drop(open);
+    drop((open, lingering));
     rig.stop();
     let each = |bytes: isize, n: usize| bytes / n.cast_signed();
+    let stream = each(with_streams - with_connections, STREAMS);
     Each {
         connection: each(with_connections - before, STREAMS),
-        stream: each(with_streams - with_connections, STREAMS),
-        stalled: each(with_stalled - with_streams, STALLED),
+        stream,
+        lingering: stream + each(with_lingering - with_streams, STREAMS - STALLED),
+        stalled: each(with_stalled - with_lingering, STALLED),
     }
 }
 
@@ -72,6 +82,13 @@ fn begin(rig: &Rig, mut client: Client) -> (Client, Peer) {
         client.chunk();
     }
     (client, peer)
+}
+
+/// Its provider reports an error; what is left when the client has been told.
+fn fail((mut client, mut peer): (Client, Peer)) -> Client {
+    peer.send(&chunk("data: {\"error\":{}}\n\n"));
+    assert!(client.chunk().ends_with(b"\"done\":\"error\"}\n"));
+    client
 }
 
 /// Fails if what was measured is more than `at_most`.
@@ -105,6 +122,7 @@ fn connections_and_streams_hold_little() {
             each.stream,
             PROVIDER_BYTES + ANSWER_BYTES_FIRST + quiet,
         );
+        check(&format!("{name}: lingering"), each.lingering, LINGER_BYTES);
         // The rest of the answer, and hyper's write buffer.
         let more = answer_pool + STALLED_BYTES + CARRY_BYTES_MAX;
         check(&format!("{name}: stalled"), each.stalled, more + full);

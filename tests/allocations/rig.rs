@@ -96,7 +96,7 @@ fn configure(folder: &TempDir, provider: &Provider, pem: &str) -> Config {
     // The mail sender's look at the outbox allocates, and is none of a stream's. What is counted for the
     // operator must not.
     let settings = format!(
-        "metrics.listen = \"127.0.0.1:0\"\nmail.look_seconds = 3600\nserver.workers = 1\nchat.rate_per_minute = 0\nchat.streams_per_client_max = 1000\n{roots}\
+        "metrics.listen = \"127.0.0.1:0\"\nmail.look_seconds = 3600\nserver.workers = 1\nchat.rate_per_minute = 0\nchat.streams_per_client_max = 1000\nchat.break_seconds = 10\n{roots}\
          [[provider]]\nname = \"played\"\nbase_url = \"{scheme}://127.0.0.1:{port}/v1\"\n\
          model = \"m-1\"\nkey_env = \"\"\n"
     );

@@ -3,7 +3,8 @@
 use crate::kit::provider::{Answer, STREAM_HEAD, chunk, delta, finish};
 use crate::kit::{Provider, Reply, Server};
 
-const NO_BREAKER: &str = "upstream.breaker_failures_max = 0\n";
+/// Nor a wait behind the error line: `lingering.rs` looks at that.
+const NO_BREAKER: &str = "upstream.breaker_failures_max = 0\nchat.break_seconds = 0\n";
 
 /// The last line is the error line, it arrived, and the transfer is broken behind it.
 fn is_broken_off(reply: &Reply, texts: &[&str], what: &str) {

@@ -34,6 +34,7 @@ mod failures;
 mod files;
 mod history;
 mod limits;
+mod lingering;
 mod log;
 mod memory;
 mod metrics;
