@@ -1,29 +1,39 @@
 //! The cross-site rule: a browser must not change anything here on another site's behalf.
 
-use hyper::header::{HOST, ORIGIN};
+use hyper::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Method};
 
-/// Whether this request comes from a page of another site: `Sec-Fetch-Site` says so, or `Origin`
-/// is neither one of `allowed` nor our own host. Requests that change nothing always pass, and so
-/// do clients that are no browsers, which send neither header.
+/// How the page that asks is related to us; set by the browser (W3C Fetch Metadata).
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Whether this request comes from a page of another site, which is refused: `Sec-Fetch-Site` is
+/// `cross-site`, or `Origin` is neither one of `allowed` nor our own host. A page of an origin in
+/// `allowed` may be another site's.
+///
+/// `Sec-Fetch-Site: same-origin` allows a request whatever its `Origin` and `Host` are: no page can
+/// set it, and a proxy that rewrites `Host` does not touch it. Requests that change nothing pass, and
+/// so do clients that are no browsers, which send neither header.
 pub fn is_cross_site(method: &Method, headers: &HeaderMap, allowed: &[String]) -> bool {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return false;
     }
-    let fetch_site = headers.get_all("sec-fetch-site");
-    let said = |v: &hyper::header::HeaderValue| v.as_bytes().eq_ignore_ascii_case(b"cross-site");
-    if fetch_site.iter().any(said) {
-        return true;
+    let is =
+        |value: &HeaderValue, text: &str| value.as_bytes().eq_ignore_ascii_case(text.as_bytes());
+    let sites = || headers.get_all(SEC_FETCH_SITE).iter();
+    if headers.contains_key(SEC_FETCH_SITE) && sites().all(|site| is(site, "same-origin")) {
+        return false;
     }
-    let host = headers.get(HOST).and_then(|h| h.to_str().ok());
-    headers.get_all(ORIGIN).iter().any(|origin| {
-        let Ok(origin) = origin.to_str() else {
-            return true;
-        };
-        let ours = allowed.iter().any(|a| a.eq_ignore_ascii_case(origin))
-            || host.is_some_and(|host| is_host(origin, host));
-        !ours
-    })
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let is_listed = |origin: &HeaderValue| allowed.iter().any(|listed| is(origin, listed));
+    if sites().any(|site| is(site, "cross-site")) {
+        return !(headers.contains_key(ORIGIN) && origins.all(is_listed));
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let is_own = |origin: &HeaderValue| match (origin.to_str(), host) {
+        (Ok(origin), Some(host)) => is_host(origin, host),
+        _ => false,
+    };
+    !origins.all(|origin| is_listed(origin) || is_own(origin))
 }
 
 /// `http://host` or `https://host`, where a scheme's default port may be written or not.
@@ -69,6 +79,43 @@ mod tests {
             (
                 &[
                     ("origin", "https://www.example.org"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("origin", "https://api.example.org"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                true,
+            ),
+            (
+                &[
+                    ("origin", "https://www.example.org"),
+                    ("origin", "https://api.example.org"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                true,
+            ),
+            (
+                &[
+                    ("origin", "https://www.example.net"),
+                    ("sec-fetch-site", "same-origin"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("origin", "https://www.example.net"),
+                    ("sec-fetch-site", "same-origin"),
+                    ("sec-fetch-site", "same-site"),
+                ],
+                true,
+            ),
+            (
+                &[
+                    ("sec-fetch-site", "same-origin"),
                     ("sec-fetch-site", "cross-site"),
                 ],
                 true,

@@ -365,3 +365,26 @@ fn the_client_is_who_it_is_and_the_host_has_its_port() {
         assert_eq!(reply.status, status, "{origin}");
     }
 }
+
+#[test]
+fn a_proxy_that_rewrites_the_host_locks_no_browser_out() {
+    let provider = Provider::friendly();
+    let server = Server::start(&provider, "");
+    let nginx = Nginx::with(
+        server.direct,
+        &[("Host $http_host;", "Host cloudchat.internal;")],
+    );
+    for (site, status) in [
+        ("same-origin", 200),
+        ("same-site", 403),
+        ("cross-site", 403),
+    ] {
+        let headers = [
+            ("Host", "chat.test"),
+            ("Origin", "https://chat.test"),
+            ("Sec-Fetch-Site", site),
+        ];
+        let reply = call(nginx.port, "POST /reset_chat", &headers, Some(b""));
+        assert_eq!(reply.status, status, "{site}");
+    }
+}

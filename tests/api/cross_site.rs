@@ -69,8 +69,24 @@ fn origins_and_fetch_sites() {
     // Origin: somebody else.
     check("POST", "null", "", host, false);
     check("POST", "https://evil.test", "", host, false);
-    check("POST", "https://evil.test", "same-origin", host, false);
+    check("POST", "https://evil.test", "same-site", host, false);
+    check("POST", "https://evil.test", "none", host, false);
     check("POST", "https://chat.test", "cross-site", host, false);
+    check("POST", "null", "cross-site", host, false);
+    // Same origin, behind a proxy that has put its own name into Host: no page can forge it.
+    check(
+        "POST",
+        "https://chat.test",
+        "same-origin",
+        "127.0.0.1:5000",
+        true,
+    );
+    check("POST", "https://chat.test", "", "127.0.0.1:5000", false);
+    check("POST", "null", "same-origin", host, true);
+    // A listed origin may be another site.
+    check("POST", "https://www.front.test", "cross-site", host, true);
+    check("POST", "https://app.test:8443", "cross-site", host, true);
+    check("DELETE", "https://app.test:8443", "cross-site", host, true);
     // Every method that can change something; and none that cannot.
     check("PUT", "https://evil.test", "", host, false);
     check("DELETE", "", "cross-site", host, false);
