@@ -19,6 +19,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// RFC 9512.
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// A proxy that compresses without flushing (Next.js, webpack's development server) would hold a stream
+/// back until its end (RFC 9111, 5.2.2.6).
+const NO_TRANSFORM: HeaderValue = HeaderValue::from_static("no-store, no-transform");
 /// The header that names a request, ours and our proxy's.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -112,7 +115,7 @@ impl Reply {
         let mut reply = Self::new(StatusCode::OK, Body::stream(source));
         let headers = reply.0.headers_mut();
         headers.insert(CONTENT_TYPE, JSON);
-        headers.insert(CACHE_CONTROL, NO_STORE);
+        headers.insert(CACHE_CONTROL, NO_TRANSFORM);
         headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
         reply
     }
@@ -161,7 +164,7 @@ impl Reply {
     pub fn with_cookie(mut self, cookie: HeaderValue) -> Self {
         let headers = self.0.headers_mut();
         headers.append(SET_COOKIE, cookie);
-        headers.insert(CACHE_CONTROL, NO_STORE);
+        headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
         self
     }
 

@@ -37,6 +37,8 @@ fn worst_spacing(server: &Server, nginx: &Nginx, provider: &Provider, headers: H
             let head = conn.head();
             assert_eq!((head.status, head.get("content-encoding")), (200, None));
             assert_eq!(head.get("transfer-encoding"), Some("chunked"));
+            let cached = head.get("cache-control");
+            assert_eq!(cached, Some("no-store, no-transform"));
         }
         // The next text is sent when this one is there: one that waits for more would wait for ever.
         assert_eq!(conn.line(), Some(format!("{{\"text\":\"{text}\"}}")));

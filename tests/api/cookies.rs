@@ -5,7 +5,8 @@ use crate::kit::{Browser, Provider, Server};
 /// The attributes of the cookie that a chat sets, sorted; the value is checked and left out.
 fn attributes(server: &Server, name: &str) -> Vec<String> {
     let reply = server.chat("Hi", &[]);
-    assert_eq!(reply.get("cache-control"), Some("no-store"));
+    let cached = reply.get("cache-control");
+    assert_eq!(cached, Some("no-store, no-transform"));
     let set = reply.head.all("set-cookie");
     assert_eq!(set.len(), 1, "{set:?}");
     let mut parts = set[0].split("; ");
