@@ -253,6 +253,7 @@ impl Came<'_> {
             peer: self.peer,
             id: record.id.clone(),
             wire: Rc::clone(self.wire),
+            version: head.version,
             body,
         }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Once;
 
+use hyper::Version;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -45,6 +46,9 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     }
     let message = message(&body.bytes)?.into_owned();
     drop(body);
+    if request.version == Version::HTTP_10 {
+        warn_of_http_1_0(&request);
+    }
     let owner = match session::owner(&app, login(&app, &request).as_ref()).await {
         Ok(Owner::Anonymous) if config.chat.require_login => return Err(Error::Unauthorized),
         Ok(owner) => owner,
@@ -86,6 +90,26 @@ fn note_proxy(client: &Client) {
             log::warn("clients unknown", &[("cause", Value::Str(what))]);
         });
     }
+}
+
+/// Says, once in the life of the process, that a proxy in front speaks HTTP/1.0: such a stream has no
+/// framing (RFC 9112, 6.3), so its client cannot tell an answer that broke off from a whole one.
+fn warn_of_http_1_0(request: &Request) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let fields = [
+            ("id", Value::Str(request.id.as_str())),
+            (
+                "cause",
+                "clients cannot see that an answer broke off".into(),
+            ),
+            (
+                "fix",
+                r#"Nginx: proxy_http_version 1.1; proxy_set_header Connection "";"#.into(),
+            ),
+        ];
+        log::warn("chat over HTTP/1.0", &fields);
+    });
 }
 
 /// Forgets the caller's chat.

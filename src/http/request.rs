@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT, CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::{HeaderMap, Version};
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock;
@@ -39,6 +39,8 @@ pub struct Request {
     pub id: RequestId,
     /// The connection it came on.
     pub wire: Rc<Wire>,
+    /// HTTP/1.0 or HTTP/1.1.
+    pub version: Version,
     /// What stands in the path for the segment that the endpoint names in braces; else empty.
     pub segment: String,
     /// The body, not read yet.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::kit::provider::{Answer, delta};
-use crate::kit::{Browser, Provider, Reply, Server, until};
+use crate::kit::{Browser, Conn, Provider, Reply, Server, request, until};
 
 #[test]
 fn one_line_for_each_request() {
@@ -48,6 +48,37 @@ fn one_line_for_each_request() {
     }
     let chat = line(&chat);
     assert_eq!((&chat["end"], &chat["deltas"]), (&"done".into(), &2.into()));
+}
+
+#[test]
+fn chats_over_http_1_0_are_warned_about_once() {
+    let server = Server::start(&Provider::friendly(), "chat.rate_per_minute = 0");
+    let warnings = || {
+        let log = server.log();
+        let lines = log.lines().filter(|line| line.contains("level=warn"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let ask = |version: &str, line: &str, body: &[u8]| {
+        let mut conn = Conn::tcp(server.direct);
+        let json = [("Content-Type", "application/json")];
+        let request = String::from_utf8(request(line, &json, Some(body))).expect("it is UTF-8");
+        conn.send(request.replacen("HTTP/1.1", version, 1).as_bytes());
+        assert_eq!(conn.head().status, 200, "{version} {line}");
+    };
+    let question = br#"{"message":"Hi"}"#;
+    ask("HTTP/1.1", "POST /deepseek_chat", question);
+    ask("HTTP/1.0", "POST /reset_chat", b"{}");
+    assert_eq!(warnings(), [""; 0]);
+    // On every core.
+    for _ in 0..20 {
+        ask("HTTP/1.0", "POST /deepseek_chat", question);
+    }
+    let warnings = warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("proxy_http_version 1.1;"),
+        "{warnings:?}"
+    );
 }
 
 #[test]
