@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::budget::Budget;
-use crate::config::{self, Config, Provider, Sources};
+use crate::config::{self, Config, Guide, Provider, Sources};
 use crate::demo::{self, DemoArgs};
 use crate::{hasher, log, serve, store};
 
@@ -214,6 +214,18 @@ fn report(config: &Config, budget: &Budget) -> String {
     }
     if config.providers.is_empty() {
         line(&mut text, format_args!("  none"));
+    }
+    if !config.chat.guides.is_empty() {
+        line(&mut text, format_args!("\nGuides, by guideMode:"));
+    }
+    for Guide {
+        mode,
+        file,
+        text: of,
+    } in &config.chat.guides
+    {
+        let (bytes, file) = (of.len(), file.display());
+        line(&mut text, format_args!("  {mode}: {bytes} bytes, {file}"));
     }
     if !config.warnings.is_empty() {
         line(&mut text, format_args!("\nWarnings:"));

@@ -105,6 +105,15 @@ fn check_tells_what_would_run() {
         assert!(out.contains(part), "{part}: {out}");
     }
     assert!(!out.contains("hidden"));
+    assert!(!out.contains("guideMode"), "{out}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("site.md"), "public").expect("room for it");
+    let guide = "chat.guide = [{ mode = \"public_site\", file = \"site.md\" }]";
+    std::fs::write(path("config.toml"), guide).expect("room for it");
+    let (code, out, _) = run(&["check", "--config", &path("config.toml")], &[]);
+    let line = format!("\n  public_site: 6 bytes, {}\n", path("site.md"));
+    assert!(code == 0 && out.contains(&line), "{out}");
     let (code, out, _) = run(&["check"], &[]);
     assert!(code == 0 && out.contains("no provider"), "{out}");
 }

@@ -1,5 +1,7 @@
 //! The configuration as an operator meets it: defaults, merging, and one clear line per mistake.
 
+#[path = "config/guides.rs"]
+mod guides;
 #[path = "config/mail.rs"]
 mod mail;
 #[path = "config/providers.rs"]

@@ -8,6 +8,7 @@ use super::{
     WORKER_BYTES,
 };
 use crate::config::Config;
+use crate::llm::prompt;
 
 /// What the sum depends on besides the memory.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub(super) struct Needs {
     /// Idle provider connections, and the bytes of all of them.
     idle_connections: usize,
     idle_bytes_each: usize,
+    /// Texts for `guideMode`.
+    guide_bytes: usize,
     prompt_bytes: usize,
     body_bytes: usize,
     answer_bytes: usize,
@@ -79,7 +82,15 @@ impl Needs {
                 * config.upstream.idle_max
                 * config.providers.len(),
             idle_bytes_each: PROVIDER_BYTES + transport.connection_bytes,
-            prompt_bytes: config.chat.history_bytes_max + config.server.chat_body_bytes_max,
+            guide_bytes: config
+                .chat
+                .guides
+                .iter()
+                .map(|guide| guide.text.len())
+                .sum(),
+            prompt_bytes: config.chat.history_bytes_max
+                + config.server.chat_body_bytes_max
+                + largest_guide(config),
             body_bytes: config
                 .server
                 .chat_body_bytes_max
@@ -162,6 +173,14 @@ impl Needs {
                 1,
                 METRICS_BYTES,
                 "metrics.listen: thread, text, cells",
+            )?;
+        }
+        if self.guide_bytes > 0 {
+            sum.take(
+                "guides",
+                1,
+                self.guide_bytes,
+                "chat.guide: texts for guideMode",
             )?;
         }
 
@@ -273,6 +292,13 @@ impl Needs {
     }
 }
 
+/// What the longest guide takes in a prompt, escaped as it stands there.
+fn largest_guide(config: &Config) -> usize {
+    let guides = config.chat.guides.iter();
+    let bytes = guides.map(|guide| prompt::guide_bytes(&guide.text));
+    bytes.max().unwrap_or_default()
+}
+
 /// Connections allowed for so many streams.
 fn connections(streams: usize) -> usize {
     streams + streams / 8 + SPARE_CONNECTIONS
@@ -324,6 +350,7 @@ mod tests {
             hasher_bytes: 19 * MIB + HASHER_BYTES + 32 * HASH_CALL_BYTES,
             idle_connections: workers * 4,
             idle_bytes_each: PROVIDER_BYTES + transport.connection_bytes,
+            guide_bytes: 0,
             prompt_bytes: 320 * KIB,
             body_bytes: 256 * KIB,
             answer_bytes: 32 * KIB,

@@ -30,6 +30,8 @@ const WINDOW_MS: i64 = 60_000;
 pub struct Ask<'a> {
     /// The message.
     pub message: &'a str,
+    /// A text that the model gets directly before it, and that is not remembered.
+    pub guide: Option<&'a str>,
     /// Who asks.
     pub owner: Owner,
     /// Where it comes from.
@@ -69,7 +71,7 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
             retry_after: 60,
         });
     }
-    let (chat, cookie, history) = find_chat(app, &ask).await?;
+    let (chat, cookie, mut history) = find_chat(app, &ask).await?;
     let pools = &app.shared.pools;
     let stream = pools.streams.take(1).ok_or(Error::NO_ROOM)?;
     let slot = Slot { stream, client };
@@ -81,6 +83,9 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
         false => 1,
     });
     let text = prompt::escape(ask.message);
+    if let Some(guide) = ask.guide {
+        prompt::add_guide(guide, &mut history);
+    }
     // Question and history stand in memory twice while the prompt is being sent.
     let memory = 2 * (text.len() + history.len() + config.system_prompt.len());
     let question = Rc::new(Question {

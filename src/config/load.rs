@@ -2,12 +2,12 @@
 //! replaces it, its default and its bounds.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::read::{Reader, quoted};
 use super::{
     Auth, Chat, Config, DEVICE_COOKIE, Listen, Log, LogFormat, Roots, Server, Sources, Store,
-    Upstream, database, mail, parse, provider, redis,
+    Upstream, database, guide, mail, parse, provider, redis,
 };
 use crate::log;
 
@@ -57,7 +57,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         log: log(reader),
         metrics: metrics(reader),
         memory: memory(reader, has_old_hashes),
-        chat: chat(reader, &mut warnings),
+        chat: chat(reader, sources.file, &mut warnings),
         auth: auth(reader, has_old_hashes, &mut warnings),
         upstream: upstream(reader, server.socket_buffer_bytes),
         providers: provider::read(reader, &mut warnings),
@@ -240,7 +240,7 @@ fn memory(reader: &mut Reader<'_>, has_old_hashes: bool) -> usize {
     memory
 }
 
-fn chat(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Chat {
+fn chat(reader: &mut Reader<'_>, file: Option<&Path>, warnings: &mut Vec<String>) -> Chat {
     let mut section = reader.section("chat");
     let system_prompt = section.text(("system_prompt", "SYSTEM_PROMPT"), |text| {
         if text.len() > SYSTEM_PROMPT_BYTES_MAX {
@@ -273,6 +273,7 @@ fn chat(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Chat {
         ),
         system_prompt: system_prompt.unwrap_or_else(|| SYSTEM_PROMPT.into()),
         answer_bytes_max: section.memory("answer_bytes_max", "32K", 4 * KIB..=MIB),
+        guides: guide::read(&mut section, file),
     };
     if chat.history_bytes_max < chat.answer_bytes_max {
         let what = "must be at least chat.answer_bytes_max, or no long answer is remembered";
@@ -403,12 +404,20 @@ mod tests {
 
     #[test]
     fn the_example_holds_every_key() {
-        let text = uncommented();
+        // The file that it names is the reader's own.
+        let text = uncommented().replace(
+            "public-site.md",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/LICENSE"),
+        );
         let (known, mistakes) = asked(&text);
         assert_eq!(mistakes, [""; 0]);
         let example: toml::Table = text.parse().expect("the example is TOML");
         for key in known {
             let (section, key) = key.split_once('.').unwrap_or((&key, ""));
+            if let Some(key) = key.strip_prefix("guide[0].") {
+                assert!(example["chat"]["guide"][0].get(key).is_some(), "{key}");
+                continue;
+            }
             let table = match section.split_once('[') {
                 None => &example[section],
                 // Every provider example holds other keys; one must hold this.

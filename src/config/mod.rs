@@ -12,10 +12,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::database::{Database, DatabaseTls, Statements};
+pub use self::guide::Guide;
 pub use self::redis::{Redis, RedisKind};
 pub use crate::log::Format as LogFormat;
 
 mod database;
+mod guide;
 mod load;
 mod mail;
 mod parse;
@@ -210,6 +212,8 @@ pub struct Chat {
     pub system_prompt: String,
     /// Bytes of an answer that are remembered (all of it is forwarded), 4K to 1M.
     pub answer_bytes_max: usize,
+    /// Texts that a question may ask for; at most 8.
+    pub guides: Vec<Guide>,
 }
 
 impl Chat {

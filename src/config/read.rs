@@ -145,6 +145,21 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
+    /// The array of tables of this name in this table, empty if there is none.
+    pub fn rows(&mut self, name: &'static str) -> Vec<Table> {
+        let path = format!("{}.{name}", self.path);
+        let tables = |value: &Value| -> Option<Vec<Table>> {
+            let rows = value.as_array()?.iter();
+            rows.map(|row| row.as_table().cloned()).collect()
+        };
+        let rows = self.parsed(
+            name,
+            |_| None,
+            |value| tables(value).ok_or_else(|| format!("must be tables: [[{path}]]")),
+        );
+        rows.unwrap_or_default()
+    }
+
     /// Reports the keys that nobody asked for.
     pub fn finish(self) {
         for name in self.table.keys() {

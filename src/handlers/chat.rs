@@ -13,6 +13,7 @@ use crate::accounts::session;
 use crate::app::App;
 use crate::chat::{forget, turn};
 use crate::clock;
+use crate::config::Guide;
 use crate::error::Error;
 use crate::http::address::Client;
 use crate::http::cookie;
@@ -45,6 +46,7 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
         return Err(Error::UnsupportedType);
     }
     let message = message(&body.bytes)?.into_owned();
+    let guide = guide(&body.bytes, &config.chat.guides);
     drop(body);
     if request.version == Version::HTTP_10 {
         warn_of_http_1_0(&request);
@@ -59,6 +61,7 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     let ends_cleanly = request.accepts("application/x-ndjson");
     let ask = turn::Ask {
         message: &message,
+        guide,
         owner,
         client,
         cookie: cookie::token(&request.headers, &config.server.app_cookie),
@@ -152,6 +155,23 @@ fn message(body: &[u8]) -> Result<Cow<'_, str>, Error> {
         return Err(Error::Invalid("Message too long"));
     }
     Ok(text)
+}
+
+/// The text that a body with a message asks for, if its `guideMode` is the name of one. Whatever else it
+/// is, it is ignored, like all that the body holds besides.
+fn guide<'a>(body: &[u8], guides: &'a [Guide]) -> Option<&'a str> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow, rename = "guideMode")]
+        mode: &'a RawValue,
+    }
+    if guides.is_empty() {
+        return None;
+    }
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    let mode: Message<'_> = serde_json::from_str(body.mode.get()).ok()?;
+    let found = guides.iter().find(|guide| guide.mode == mode.0);
+    found.map(|guide| guide.text.as_str())
 }
 
 /// A JSON string that is borrowed where it holds no escapes.

@@ -12,7 +12,8 @@ pub struct Prompt<'a> {
     pub model: &'a str,
     /// The system prompt; empty means none.
     pub system: &'a str,
-    /// The stored chat, one message per line (see [`history`](crate::llm::history)).
+    /// The stored chat, one message per line (see [`history`](crate::llm::history)); its last line may
+    /// be a guide.
     pub history: &'a [u8],
     /// The inside of the JSON string with the new message.
     pub question_escaped: &'a [u8],
@@ -43,6 +44,24 @@ pub fn escape(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(escaped_length(text));
     escape_into(text, &mut out);
     out
+}
+
+/// Appends a text as a system message to the history that a prompt is made of, so that it stands directly
+/// before the new message. The beginning of the prompt stays what providers have cached.
+pub fn add_guide(text: &str, history: &mut Vec<u8>) {
+    const BEFORE: &[u8] = b"{\"role\":\"system\",\"content\":\"";
+    const BEHIND: &[u8] = b"\"}\n";
+    history.reserve_exact(BEFORE.len() + escaped_length(text) + BEHIND.len());
+    history.extend_from_slice(BEFORE);
+    escape_into(text, history);
+    history.extend_from_slice(BEHIND);
+}
+
+/// The bytes that [`add_guide`] adds for this text.
+pub fn guide_bytes(text: &str) -> usize {
+    let mut line = Vec::new();
+    add_guide(text, &mut line);
+    line.len()
 }
 
 enum Piece<'a> {
@@ -164,6 +183,21 @@ mod tests {
             written(&bare),
             r#"{"model":"m","messages":[{"role":"user","content":"c\n"}],"stream":true,"user":"u\"1"}"#
         );
+    }
+
+    #[test]
+    fn a_guide_stands_directly_before_the_question() {
+        let mut history = PLAIN.history.to_vec();
+        add_guide("say \"x\"\n你", &mut history);
+        assert_eq!(history.len(), history.capacity());
+        let guided = Prompt {
+            history: &history,
+            ..PLAIN
+        };
+        let plain = written(&PLAIN);
+        let (before, question) = plain.split_at(plain.rfind("{\"role\"").unwrap());
+        let guide = r#"{"role":"system","content":"say \"x\"\n你"},"#;
+        assert_eq!(written(&guided), format!("{before}{guide}{question}"));
     }
 
     proptest! {

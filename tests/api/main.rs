@@ -32,6 +32,7 @@ mod embedded;
 mod failover;
 mod failures;
 mod files;
+mod guide;
 mod history;
 mod limits;
 mod lingering;
