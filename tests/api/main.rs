@@ -39,6 +39,7 @@ mod lingering;
 mod log;
 mod memory;
 mod metrics;
+mod nginx_limits;
 mod openapi;
 mod process;
 mod shares;
