@@ -1,4 +1,4 @@
-"""Installs what the tests' servers need from Debian or Ubuntu, and fetches a second PgBouncer.
+"""Installs what the tests' servers and their browser need from Debian or Ubuntu, and fetches a second PgBouncer.
 
 The tests want a PgBouncer that knows nothing of prepared statements (before 1.21) and one that
 does. A distribution has one of them; the other comes from a neighbouring release, unpacked into a
@@ -46,6 +46,9 @@ def install():
         packages.append("pgbouncer")
     if shutil.which("nginx", path="/usr/sbin:/usr/bin") is None:
         packages.append("nginx")
+    # Ubuntu has it as a snap only; there the tests say what to install.
+    if shutil.which("chromedriver") is None and os_release("ID") == "debian":
+        packages += ["chromium", "chromium-driver"]
     FOLDER.mkdir(parents=True, exist_ok=True)
     with open(FOLDER / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
