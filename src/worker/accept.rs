@@ -24,8 +24,10 @@ use crate::log::{self, Value};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that there is no room for is kept so that it sees the refusal.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often others take turns before a connection that was to end has ended.
+/// How often others take turns, and then how many milliseconds pass, before a connection that was to
+/// end has ended: its turn comes late on a busy core.
 const TURNS_MAX: usize = 8;
+const PAUSES_MAX: usize = 50;
 /// How many such connections a core keeps at a time.
 const REFUSALS_MAX: usize = 32;
 
@@ -117,14 +119,23 @@ async fn admit(app: &App, peer: Address, live: &Live) -> Option<Permit> {
     if let Some(permit) = connections.take_for(client, 1) {
         return Some(permit);
     }
-    if connections.used() < connections.max() || !live.end_idlest() {
+    if connections.used() < connections.max() {
         return None;
     }
-    // That one ends at its next turn.
-    for _ in 0..TURNS_MAX {
-        yield_now().await;
-        if let Some(permit) = connections.take_for(client, 1) {
-            return Some(permit);
+    // Another core may be quicker to take the place of the first.
+    for _ in 0..2 {
+        if !live.end_idlest() {
+            return None;
+        }
+        // That one ends at its next turn.
+        for turn in 0..TURNS_MAX + PAUSES_MAX {
+            match turn {
+                0..TURNS_MAX => yield_now().await,
+                _ => sleep(Duration::from_millis(1)).await,
+            }
+            if let Some(permit) = connections.take_for(client, 1) {
+                return Some(permit);
+            }
         }
     }
     None
