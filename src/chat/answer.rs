@@ -208,7 +208,7 @@ impl Stream {
                 answer_escaped: text,
                 client,
                 limits: HistoryLimits {
-                    exchanges_max: config.history_max,
+                    exchanges_max: self.question.exchanges_max.get() as usize,
                     bytes_max: config.history_bytes_max,
                 },
                 ttl_ms: config.stored_ms(),

@@ -14,12 +14,13 @@ use crate::clock;
 use crate::config::Provider;
 use crate::http::request::RequestId;
 use crate::limits::{Key, Permit};
+use crate::llm::history;
 use crate::llm::prompt::{self, Prompt};
 use crate::llm::transcoder::Fault;
 use crate::log::{self, Value};
 use crate::metrics;
 use crate::store::{ChatKey, Owner};
-use crate::upstream::Ticket;
+use crate::upstream::{Ticket, Visitor};
 
 /// What is known of one question while it is being answered.
 pub struct Question {
@@ -35,12 +36,14 @@ pub struct Question {
     pub text: RefCell<Vec<u8>>,
     /// The chat before it; dropped when the first text has come.
     pub history: RefCell<Vec<u8>>,
+    /// Exchanges that are kept when it is cut back; fewer once a model had no room for all of them.
+    pub exchanges_max: Cell<u32>,
     /// Where the turn will be remembered; nowhere if the session store is down.
     pub chat: Cell<Option<Chat>>,
     /// What stands for the user in a provider's logs, if any provider is told.
-    pub user: Option<String>,
+    pub user: Option<Box<str>>,
     /// Bytes of the receive buffer from the provider.
-    pub receive_bytes: usize,
+    pub receive_bytes: u32,
     /// The memory of text, history and prompt.
     pub memory: RefCell<Option<Permit>>,
 }
@@ -75,6 +78,18 @@ impl Question {
     /// Who asks, as far as shares go; none if that cannot be told, or once the turn is being stored.
     pub fn client(&self) -> Option<Key> {
         self.memory.borrow().as_ref().and_then(Permit::client)
+    }
+
+    /// Who asks, as far as a provider's failures go.
+    fn visitor(&self) -> Visitor {
+        let owner = self.chat.get().map(|chat| chat.owner);
+        Visitor {
+            user: match owner {
+                Some(Owner::User(id)) => Some(id),
+                Some(Owner::Anonymous) | None => None,
+            },
+            address: self.client(),
+        }
     }
 
     /// Writes the chat's key and owner before the client learns of its cookie, or lets it live on; nothing
@@ -133,7 +148,7 @@ pub async fn open(question: Rc<Question>) -> Result<Opened, Trouble> {
                 continue;
             }
         };
-        match ask(&question, provider, ticket, first_event_by).await {
+        match ask_with_less(&question, provider, ticket, first_event_by).await {
             Ok(opened) => {
                 release_prompt(&question);
                 return Ok(opened);
@@ -151,25 +166,68 @@ pub async fn open(question: Rc<Question>) -> Result<Opened, Trouble> {
     Err(last.unwrap_or(Trouble::AllBroken(wait)))
 }
 
-/// Asks one provider and reads up to the first text.
+/// Asks one provider. If the chat does not fit into the model's context it is asked again with the
+/// newer half of the exchanges, then with the question alone; the chat is cut back to what fitted.
+async fn ask_with_less(
+    question: &Question,
+    provider: usize,
+    mut ticket: Ticket,
+    first_event_by: Instant,
+) -> Result<Opened, Trouble> {
+    let exchanges = history::exchanges_before_guide(&question.history.borrow());
+    let mut kept = exchanges;
+    loop {
+        let trouble = match ask(question, provider, ticket, kept, first_event_by).await {
+            Ok(opened) if kept == exchanges => return Ok(opened),
+            Ok(opened) => {
+                let max = u32::try_from(kept + 1).unwrap_or(u32::MAX);
+                let exchanges_max = &question.exchanges_max;
+                exchanges_max.set(exchanges_max.get().min(max));
+                return Ok(opened);
+            }
+            Err(trouble) => trouble,
+        };
+        let goes_on = kept > 0 && trouble.may_be_too_long() && clock::now() < first_event_by;
+        let again = goes_on.then(|| question.app.upstream.admit(provider, clock::now()));
+        let Some(Ok(next)) = again else {
+            return Err(trouble);
+        };
+        ticket = next;
+        kept = if kept == exchanges { kept / 2 } else { 0 };
+        let provider = &question.app.upstream.providers()[provider];
+        log::info(
+            "chat shortened",
+            &[
+                ("id", Value::Str(question.id.as_str())),
+                ("provider", Value::Str(&provider.name)),
+                ("exchanges", Value::U64(exchanges as u64)),
+                ("kept", Value::U64(kept as u64)),
+            ],
+        );
+    }
+}
+
+/// Asks one provider, with so many of the chat's newest exchanges, and reads up to the first text.
 async fn ask(
     question: &Question,
     provider: usize,
     ticket: Ticket,
+    kept: usize,
     first_event_by: Instant,
 ) -> Result<Opened, Trouble> {
     let app = &question.app;
     let config = &app.shared.config;
     let row = &app.upstream.providers()[provider];
-    let body = prompt_of(question, row);
+    let body = prompt_of(question, row, kept);
     let end = question.received + config.chat.stream_max;
+    let visitor = question.visitor();
     let exchange = app
         .upstream
-        .send(ticket, &body, first_event_by.min(end))
+        .send(ticket, visitor, &body, first_event_by.min(end))
         .await;
     drop(body);
     let mut exchange = exchange.map_err(Trouble::Provider)?;
-    exchange.set_receive_bytes(question.receive_bytes);
+    exchange.set_receive_bytes(question.receive_bytes as usize);
     question.write_chat().await?;
     let permit = app.shared.pools.answers.take_for(question.client(), 0);
     let permit = permit.expect("nothing can always be taken");
@@ -198,7 +256,7 @@ async fn ask(
             Err(_) if over_at.is_some() => reader.conclude(&mut lines),
             Err(_) if clock::now() >= end => return Err(Trouble::TooLong),
             Err(_) => {
-                reader.silent();
+                reader.silent(visitor);
                 return Err(Trouble::Silent);
             }
         };
@@ -212,12 +270,13 @@ async fn ask(
 }
 
 /// The body of the request to that provider.
-fn prompt_of(question: &Question, row: &Provider) -> Vec<u8> {
+fn prompt_of(question: &Question, row: &Provider, kept: usize) -> Vec<u8> {
     let mut body = Vec::new();
+    let messages = question.history.borrow();
     let prompt = Prompt {
         model: &row.model,
         system: &question.app.shared.config.chat.system_prompt,
-        history: &question.history.borrow(),
+        history: &messages[history::newest_exchanges(&messages, kept)..],
         question_escaped: &question.text.borrow(),
         user: question.user.as_deref().filter(|_| row.send_user),
         extra: &row.extra,
@@ -235,7 +294,8 @@ fn release_prompt(question: &Question) {
     }
 }
 
-/// Writes down why a provider's answer did not come, or did not come to its end.
+/// Writes down why a provider's answer did not come, or did not come to its end: the provider's
+/// failure, or a shortage of our own.
 pub fn log_failure(question: &Question, provider: usize, trouble: &Trouble) {
     if let Some(cause) = trouble.cause() {
         metrics::provider_error(provider, cause);
@@ -247,12 +307,16 @@ pub fn log_failure(question: &Question, provider: usize, trouble: &Trouble) {
         _ => (None, ""),
     };
     let provider = &question.app.upstream.providers()[provider];
-    let mut fields = vec![
-        ("id", Value::Str(question.id.as_str())),
-        ("provider", Value::Str(&provider.name)),
-        ("cause", Value::Str(&cause)),
-    ];
+    let mut fields = vec![("id", Value::Str(question.id.as_str()))];
+    if !trouble.is_ours() {
+        fields.push(("provider", Value::Str(&provider.name)));
+    }
+    fields.push(("cause", Value::Str(&cause)));
     fields.extend(status.map(|status| ("status", Value::U64(status.into()))));
     fields.extend((!code.is_empty()).then_some(("code", Value::Str(code))));
-    log::warn("provider failed", &fields);
+    let event = match trouble.is_ours() {
+        true => "chat failed",
+        false => "provider failed",
+    };
+    log::warn(event, &fields);
 }

@@ -15,7 +15,7 @@ use crate::limits::Permit;
 use crate::llm::Finish;
 use crate::llm::transcoder::{Fault, Progress, Sink, Transcoder, write_line};
 use crate::metrics;
-use crate::upstream::Exchange;
+use crate::upstream::{Exchange, Visitor};
 
 /// How long an answer goes on behind its finish reason without any text: many gateways send no
 /// `[DONE]` and keep the connection open.
@@ -89,7 +89,7 @@ impl Reader {
                 // An answer whose finish reason has been seen is complete even so.
                 Err(failure) => match self.transcoder.end(sink) {
                     Ok(progress) => Ok(progress),
-                    Err(_) => return Poll::Ready(self.fail(Trouble::Provider(failure))),
+                    Err(_) => return Poll::Ready(Step::Failed(Trouble::Provider(failure))),
                 },
             };
             self.judge(progress, out);
@@ -112,7 +112,7 @@ impl Reader {
                 }
                 self.next = progress.done.map(Step::Done);
             }
-            Err(fault) => self.next = Some(self.fail(Trouble::Stream(fault))),
+            Err(fault) => self.next = Some(Step::Failed(Trouble::Stream(fault))),
         }
         if self.transcoder.is_complete() && (self.complete_since.is_none() || !out.is_empty()) {
             self.complete_since = Some(clock::now());
@@ -144,16 +144,9 @@ impl Reader {
         self.answer
     }
 
-    /// The provider was silent for too long.
-    pub fn silent(&mut self) {
-        self.exchange.failed();
-    }
-
-    fn fail(&mut self, trouble: Trouble) -> Step {
-        if !self.has_event {
-            self.exchange.failed();
-        }
-        Step::Failed(trouble)
+    /// The provider let this visitor wait for too long.
+    pub fn silent(&mut self, visitor: Visitor) {
+        self.exchange.failed(visitor);
     }
 }
 

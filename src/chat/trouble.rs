@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::llm::transcoder::Fault;
 use crate::metrics::Cause;
-use crate::upstream::Failure;
+use crate::upstream::{self, Code, Failure};
 
 /// What went wrong between a question and the end of its answer.
 #[derive(Debug)]
@@ -31,8 +31,30 @@ impl Trouble {
     pub fn may_fail_over(&self) -> bool {
         match self {
             Self::Provider(failure) => failure.may_fail_over(),
+            Self::Stream(Fault::NoLongLine) => false,
             Self::Stream(_) | Self::Silent | Self::AllBroken(_) => true,
             Self::TooLong | Self::Store | Self::Restarting => false,
+        }
+    }
+
+    /// Whether this server lacked something, which is no fault of the provider's.
+    pub fn is_ours(&self) -> bool {
+        matches!(
+            self,
+            Self::Provider(Failure::NoRoom { .. }) | Self::Stream(Fault::NoLongLine) | Self::Store
+        )
+    }
+
+    /// Whether fewer of the old messages might help: the provider says that the prompt exceeds the
+    /// model's context, or it sends nothing at all (llama-cpp-python does then).
+    pub fn may_be_too_long(&self) -> bool {
+        match self {
+            Self::Provider(failure) => {
+                matches!(failure, Failure::PromptTooLong { .. } | Failure::Empty)
+            }
+            Self::Stream(Fault::Provider(error)) => upstream::says_too_long(error.code()),
+            Self::Stream(fault) => *fault == Fault::NoEvents,
+            _ => false,
         }
     }
 
@@ -41,12 +63,14 @@ impl Trouble {
         Some(match self {
             Self::Provider(failure) => match failure {
                 Failure::Unreachable { .. } => Cause::Unreachable,
-                Failure::Refused { .. } => Cause::Refused,
+                Failure::Refused { .. } | Failure::PromptTooLong { .. } => Cause::Refused,
                 Failure::ModelNotServed { .. } => Cause::ModelNotServed,
                 Failure::Overloaded { .. } => Cause::Overloaded,
                 Failure::NoEventStream | Failure::Malformed { .. } => Cause::Malformed,
+                Failure::Empty => Cause::Broken,
                 Failure::Silent => Cause::Silent,
                 Failure::Cut => Cause::Broken,
+                Failure::NoRoom { .. } => return None,
             },
             Self::Stream(Fault::NoLongLine) => return None,
             Self::Stream(_) => Cause::Broken,
@@ -59,6 +83,10 @@ impl Trouble {
     pub fn message(&self) -> String {
         match self {
             Self::Provider(failure) => failure.to_string(),
+            Self::Stream(Fault::Provider(error)) if upstream::says_too_long(error.code()) => {
+                let code = Code::default();
+                Failure::PromptTooLong { status: 200, code }.to_string()
+            }
             Self::Stream(fault) => fault.to_string(),
             Self::Silent => "The model does not answer".to_string(),
             Self::TooLong => "The answer took too long".to_string(),
@@ -79,6 +107,9 @@ impl Trouble {
                 message,
                 retry_after: retry_after.unwrap_or(5),
             },
+            Self::Provider(Failure::NoRoom { .. }) | Self::Stream(Fault::NoLongLine) => {
+                Error::NO_ROOM
+            }
             Self::Provider(_) | Self::Stream(_) => Error::ProviderFailed(message),
             Self::AllBroken(wait) => Error::ProviderBusy {
                 message,

@@ -96,13 +96,15 @@ pub async fn answer(app: &Rc<App>, ask: Ask<'_>) -> Result<Answered, Error> {
         text: RefCell::new(text),
         history: RefCell::new(history),
         chat: Cell::new(chat),
-        receive_bytes: match is_wide {
+        exchanges_max: Cell::new(u32::try_from(config.history_max).unwrap_or(u32::MAX)),
+        receive_bytes: u32::try_from(match is_wide {
             true => app.shared.config.upstream.receive_buffer_bytes,
             false => app.shared.config.upstream.socket_buffer_bytes,
-        },
+        })
+        .unwrap_or(u32::MAX),
         user: (app.upstream.providers().iter())
             .any(|row| row.send_user)
-            .then(|| user(app, ask.owner, &cookie)),
+            .then(|| user(app, ask.owner, &cookie).into()),
         memory: RefCell::new(Some(
             pools
                 .prompts

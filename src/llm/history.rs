@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 const USER: &[u8] = b"{\"role\":\"user\",\"content\":\"";
 const ASSISTANT: &[u8] = b"{\"role\":\"assistant\",\"content\":\"";
+/// The beginning of a guide's line ([`add_guide`](crate::llm::prompt::add_guide)).
+pub(super) const SYSTEM: &[u8] = b"{\"role\":\"system\",\"content\":\"";
 const END: &[u8] = b"\"}\n";
 
 /// The stored chat with one more exchange, trimmed.
@@ -93,6 +95,21 @@ fn is_message(message: &[u8], beginning: &[u8]) -> bool {
         .filter(|message| message.starts_with(beginning))
         .map(|message| &message[beginning.len() - 1..]);
     content.is_some_and(|quoted| serde_json::from_slice::<Content<'_>>(quoted).is_ok())
+}
+
+/// How many exchanges there are before a guide, which may be the last line.
+pub fn exchanges_before_guide(messages: &[u8]) -> usize {
+    messages_of(messages)
+        .filter(|line| !line.starts_with(SYSTEM))
+        .count()
+        / 2
+}
+
+/// Where the newest `kept` exchanges begin; at most as many as there are.
+pub fn newest_exchanges(messages: &[u8], kept: usize) -> usize {
+    let left_out = exchanges_before_guide(messages).saturating_sub(kept);
+    let lines = messages_of(messages).take(2 * left_out);
+    lines.map(|line| line.len() + 1).sum()
 }
 
 /// How many exchanges there are; 0 if they are not whole.
@@ -191,6 +208,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_newest_exchanges_and_a_guide() {
+        let messages = chat(&[("q0", "a0"), ("q1", "a1"), ("q2", "a2")]);
+        for with_guide in [false, true] {
+            let mut messages = messages.clone();
+            if with_guide {
+                crate::llm::prompt::add_guide("Be kind", &mut messages);
+            }
+            assert_eq!(exchanges_before_guide(&messages), 3);
+            let rest = |kept: usize| &messages[newest_exchanges(&messages, kept)..];
+            assert_eq!(rest(3), messages);
+            assert_eq!(rest(9), messages);
+            assert!(rest(1).starts_with(&chat(&[("q2", "a2")])));
+            assert_eq!(messages_of(rest(0)).count(), usize::from(with_guide));
+        }
+        assert_eq!(newest_exchanges(b"", 0), 0);
+    }
 
     fn chat(exchanges: &[(&str, &str)]) -> Vec<u8> {
         let lines = exchanges.iter().map(|(question, answer)| {

@@ -49,10 +49,9 @@ pub fn escape(text: &str) -> Vec<u8> {
 /// Appends a text as a system message to the history that a prompt is made of, so that it stands directly
 /// before the new message. The beginning of the prompt stays what providers have cached.
 pub fn add_guide(text: &str, history: &mut Vec<u8>) {
-    const BEFORE: &[u8] = b"{\"role\":\"system\",\"content\":\"";
     const BEHIND: &[u8] = b"\"}\n";
-    history.reserve_exact(BEFORE.len() + escaped_length(text) + BEHIND.len());
-    history.extend_from_slice(BEFORE);
+    history.reserve_exact(history::SYSTEM.len() + escaped_length(text) + BEHIND.len());
+    history.extend_from_slice(history::SYSTEM);
     escape_into(text, history);
     history.extend_from_slice(BEHIND);
 }

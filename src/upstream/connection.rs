@@ -87,12 +87,12 @@ async fn connect_unbounded(
     let addresses = resolver
         .addresses(&target.host, target.port)
         .await
-        .map_err(|_| Failure::unreachable("resolve"))?;
+        .map_err(|error| unresolved(&error))?;
     let tcp = match connect_any(&addresses, target.receive_bytes, by).await {
         Ok(tcp) => tcp,
         Err(error) => {
             resolver.forget().await;
-            return Err(Failure::unreachable(&code_of(&error)));
+            return Err(Failure::of_system(&error, &code_of(&error)));
         }
     };
     let transport = match &target.tls {
@@ -109,6 +109,12 @@ async fn connect_unbounded(
         transport,
         receive_bytes: target.receive_bytes,
     })
+}
+
+/// The resolver does not tell when it failed for want of a descriptor; a socket would.
+fn unresolved(error: &io::Error) -> Failure {
+    let shortage = TcpSocket::new_v4().err();
+    Failure::of_system(shortage.as_ref().unwrap_or(error), "resolve")
 }
 
 /// Tries one address after the other; each gets its share of the time that is left, so that a

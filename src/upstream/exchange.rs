@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::time::{Instant, timeout_at};
 
 use super::Upstream;
-use super::breaker::Ticket;
+use super::breaker::{Ticket, Visitor};
 use super::chunked::{Decoder, NotChunked};
 use super::connection::Connection;
 use super::failure::Failure;
@@ -243,10 +243,10 @@ impl Exchange {
         self.ticket.succeeded();
     }
 
-    /// Tells the breaker that the provider does not work (a time-out); only the first verdict
-    /// counts.
-    pub fn failed(&mut self) {
-        self.ticket.failed(clock::now());
+    /// Tells the breaker that the provider did not work for this visitor (a time-out); only the
+    /// first verdict counts.
+    pub fn failed(&mut self, visitor: Visitor) {
+        self.ticket.failed(visitor, clock::now());
     }
 
     /// Index of the provider.

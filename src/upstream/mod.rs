@@ -26,9 +26,9 @@ mod idle;
 mod request;
 pub mod tls;
 
-pub use breaker::Ticket;
+pub use breaker::{Ticket, Visitor};
 pub use exchange::Exchange;
-pub use failure::{Code, Failure};
+pub use failure::{Code, Failure, says_too_long};
 
 use breaker::Breaker;
 use connection::{Connection, Resolver, Target};
@@ -146,14 +146,16 @@ impl Upstream {
         Ticket::take(&self.shared.rows[provider].breaker, provider, now)
     }
 
-    /// Sends one chat request and waits for the head of its response until `deadline`. A warm
-    /// connection that turns out dead before any byte of response is replaced once by a fresh one.
+    /// Sends one chat request of this visitor's and waits for the head of its response until
+    /// `deadline`. A warm connection that turns out dead before any byte of response is replaced
+    /// once by a fresh one.
     ///
     /// # Errors
     /// Everything but a 200 with an event stream; the breaker has been told.
     pub async fn send(
         self: &Rc<Self>,
         mut ticket: Ticket,
+        visitor: Visitor,
         body: &[u8],
         deadline: Instant,
     ) -> Result<Exchange, Failure> {
@@ -162,7 +164,7 @@ impl Upstream {
             Ok(body) => Ok(Exchange::new(Rc::clone(self), ticket, body)),
             Err(failure) => {
                 if failure.counts_for_breaker() {
-                    ticket.failed(clock::now());
+                    ticket.failed(visitor, clock::now());
                 } else if failure.status().is_some() {
                     ticket.succeeded(); // it answers; that it says no is another matter
                 }
@@ -176,12 +178,8 @@ impl Upstream {
         let (connection, answer) = self.round_trip(provider, &head, body, deadline).await?;
         drop(head);
         let (status, retry_after) = (answer.head.status, answer.head.retry_after);
-        if status == 200 {
-            return if answer.head.event_stream {
-                Ok(Body::new(connection, answer))
-            } else {
-                Err(Failure::NoEventStream)
-            };
+        if status == 200 && answer.head.event_stream {
+            return Ok(Body::new(connection, answer));
         }
         let mut body = Body::new(connection, answer);
         let until = deadline.min(clock::now() + REFUSAL_TIMEOUT);

@@ -1,6 +1,6 @@
 //! The circuit breaker: a provider that keeps failing is left alone for a while, then probed once.
 
-use crate::kit::provider::Answer;
+use crate::kit::provider::{Answer, STREAM_HEAD};
 use crate::kit::{Call, Conn, Provider, Server, until};
 
 const SETTINGS: &str = "upstream.breaker_failures_max = 2\nupstream.breaker_open_seconds = 0.4\n";
@@ -81,6 +81,45 @@ fn only_trouble_of_the_provider_counts() {
     let (mut conn, call) = probe(&server, &provider);
     call.answer(&Answer::texts(&["still closed"]));
     assert_eq!(conn.reply().text(), "still closed");
+}
+
+/// Asks from that address and lets the provider answer so; the status that the client got.
+fn asked_from(server: &Server, provider: &Provider, address: &str, answer: &Answer) -> u16 {
+    let mut conn = server.connect();
+    conn.ask("Hi", &[("X-Forwarded-For", address)]);
+    provider.call().answer(answer);
+    conn.reply().status
+}
+
+#[test]
+fn one_visitor_does_not_open_it_for_others() {
+    let provider = Provider::played();
+    let server = Server::start(&provider, SETTINGS);
+    let refused = Answer {
+        bytes: [
+            STREAM_HEAD,
+            b"data: {\"error\":{\"message\":\"Content Exists Risk\",\"type\":\"invalid_request_error\"}}\n\n",
+        ]
+        .concat(),
+        keep: false,
+    };
+    let busy = Answer::status(500, "", "no");
+    let good = Answer::texts(&["ok"]);
+    // What a provider says of one question, and its failures as one visitor meets them.
+    for (answer, expected) in [(&refused, 502), (&busy, 503)] {
+        for n in 0..8 {
+            let status = asked_from(&server, &provider, "203.0.113.9", answer);
+            assert_eq!(status, expected, "{n}");
+        }
+        let other = asked_from(&server, &provider, "198.51.100.1", &good);
+        assert_eq!(other, 200);
+    }
+    // Two visitors, of whom one is nearly enough by itself.
+    for _ in 0..8 {
+        asked_from(&server, &provider, "203.0.113.9", &busy);
+    }
+    asked_from(&server, &provider, "198.51.100.1", &busy);
+    is_open(&server, &provider);
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn accepting_pauses_and_goes_on() {
 #[test]
 fn a_chat_that_cannot_reach_its_provider_fails_cleanly() {
     let provider = Provider::played();
-    let settings = "server.workers = 1\nupstream.breaker_failures_max = 0";
+    let settings = "server.workers = 1\nupstream.breaker_failures_max = 1";
     let server = Server::start(&provider, settings);
     // Servers that keep data are connected to.
     assert_eq!(server.get("/auth/healthz").status, 200);
@@ -73,8 +73,15 @@ fn a_chat_that_cannot_reach_its_provider_fails_cleanly() {
         });
         Some(conn.reply()).filter(|reply| reply.status != 200)
     });
-    assert_eq!(reply.status, 502, "{}", reply.body);
-    assert!(reply.json()["error"].is_string());
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    assert_eq!(reply.json()["error"], "Busy, try again");
+    // It is our shortage: the provider is neither blamed nor left alone.
+    assert!(
+        !server.log().contains("provider failed"),
+        "{}",
+        server.log()
+    );
+    assert!(server.log().contains("event=\"chat failed\""));
     assert_eq!(test(&mut conn), 200);
     call.answer(&Answer::texts(&["as before"]));
     assert_eq!(running.reply().text(), "as before");

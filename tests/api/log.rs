@@ -55,7 +55,7 @@ fn chats_over_http_1_0_are_warned_about_once() {
     let server = Server::start(&Provider::friendly(), "chat.rate_per_minute = 0");
     let warnings = || {
         let log = server.log();
-        let lines = log.lines().filter(|line| line.contains("level=warn"));
+        let lines = log.lines().filter(|line| line.contains("HTTP/1.0"));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     let ask = |version: &str, line: &str, body: &[u8]| {

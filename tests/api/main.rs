@@ -22,6 +22,7 @@ mod breaker;
 mod broken_off;
 mod cancel;
 mod common;
+mod context;
 mod cookies;
 mod cross_site;
 mod demo;

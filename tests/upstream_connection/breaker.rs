@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloudchat::clock;
-use cloudchat::upstream::Failure;
+use cloudchat::upstream::{Failure, Visitor};
 
 use crate::provider::*;
 
@@ -39,7 +39,8 @@ fn failures_open_it_and_one_probe_closes_it() {
             .admit(0, later)
             .expect("the first probe was cancelled");
         {
-            let mut cancelled = Box::pin(upstream.send(probe, b"{}", clock::now() + PATIENCE));
+            let mut cancelled =
+                Box::pin(upstream.send(probe, Visitor::default(), b"{}", clock::now() + PATIENCE));
             let polled =
                 std::future::poll_fn(|cx| std::task::Poll::Ready(cancelled.as_mut().poll(cx)));
             assert!(polled.await.is_pending());
@@ -49,12 +50,12 @@ fn failures_open_it_and_one_probe_closes_it() {
             .admit(0, later)
             .expect("the second one was cancelled, too");
         let mut exchange = upstream
-            .send(probe, b"{}", clock::now() + PATIENCE)
+            .send(probe, Visitor::default(), b"{}", clock::now() + PATIENCE)
             .await
             .expect("an answer");
         assert!(upstream.admit(0, later).is_err(), "no verdict yet");
         exchange.succeeded();
-        exchange.failed(); // the second verdict does not count
+        exchange.failed(Visitor::default()); // the second verdict does not count
         assert!(upstream.admit(0, later).is_ok());
     });
 }
@@ -78,7 +79,7 @@ fn refusals_do_not_open_it() {
         }
         let ticket = upstream.admit(0, clock::now()).expect("it is closed");
         let soon = clock::now() + Duration::from_millis(50);
-        let result = upstream.send(ticket, b"{}", soon).await;
+        let result = upstream.send(ticket, Visitor::default(), b"{}", soon).await;
         assert_eq!(result.expect_err("nothing came"), Failure::Silent);
         assert!(
             upstream.admit(0, clock::now()).is_err(),

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use cloudchat::clock;
-use cloudchat::upstream::Failure;
+use cloudchat::upstream::{Failure, Visitor};
 use socket2::{Domain, Socket, Type};
 
 use crate::provider::*;
@@ -54,7 +54,7 @@ fn connecting_has_its_own_limit() {
         let ticket = upstream.admit(0, clock::now()).expect("is closed");
         let soon = clock::now() + Duration::from_millis(100);
         let failure = upstream
-            .send(ticket, b"{}", soon)
+            .send(ticket, Visitor::default(), b"{}", soon)
             .await
             .expect_err("nobody accepts");
         assert_eq!(

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use cloudchat::clock;
 use cloudchat::config;
-use cloudchat::upstream::{Exchange, Failure, Shared, Upstream};
+use cloudchat::upstream::{Exchange, Failure, Shared, Upstream, Visitor};
 
 pub const STREAM: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -152,7 +152,9 @@ pub async fn send(upstream: &Rc<Upstream>) -> Result<Exchange, Failure> {
     let ticket = upstream
         .admit(0, clock::now())
         .expect("the breaker is closed");
-    upstream.send(ticket, b"{}", clock::now() + PATIENCE).await
+    upstream
+        .send(ticket, Visitor::default(), b"{}", clock::now() + PATIENCE)
+        .await
 }
 
 pub async fn read(exchange: &mut Exchange, buf: &mut [u8]) -> Result<usize, Failure> {

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use cloudchat::clock;
-use cloudchat::upstream::{Exchange, Failure};
+use cloudchat::upstream::{Exchange, Failure, Visitor};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::provider::*;
@@ -216,7 +216,7 @@ fn a_refusal_before_the_prompt_is_read() {
             let prompt = vec![b' '; 16 << 20];
             let ticket = upstream.admit(0, clock::now()).expect("is closed");
             let result = upstream
-                .send(ticket, &prompt, clock::now() + PATIENCE)
+                .send(ticket, Visitor::default(), &prompt, clock::now() + PATIENCE)
                 .await;
             let failure = result.expect_err("refused");
             assert!(
@@ -238,7 +238,12 @@ fn silence_ends_at_the_deadline() {
         let ticket = upstream.admit(0, clock::now()).expect("is closed");
         let start = clock::now();
         let result = upstream
-            .send(ticket, b"{}", start + Duration::from_millis(200))
+            .send(
+                ticket,
+                Visitor::default(),
+                b"{}",
+                start + Duration::from_millis(200),
+            )
             .await;
         assert_eq!(result.expect_err("nothing came"), Failure::Silent);
         let took = start.elapsed();
@@ -296,7 +301,7 @@ fn what_a_stream_costs_is_small() {
     run(async {
         let upstream = client(&fake);
         let ticket = upstream.admit(0, clock::now()).expect("is closed");
-        let sending = upstream.send(ticket, b"{}", clock::now());
+        let sending = upstream.send(ticket, Visitor::default(), b"{}", clock::now());
         assert!(size_of_val(&sending) <= 2048, "{}", size_of_val(&sending));
     });
 }

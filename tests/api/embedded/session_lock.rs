@@ -184,6 +184,10 @@ fn a_store_that_fails_before_the_head_means_503_without_history_an_answer_withou
             if !without_history {
                 is_unavailable(&conn.reply());
                 call.closed_at();
+                // It is the store's failure, not the provider's.
+                let log = server.log();
+                assert!(!log.contains("provider failed"), "{log}");
+                assert!(heartbeat || log.contains("event=\"chat failed\""), "{log}");
             } else {
                 if heartbeat {
                     let head = conn.head();
