@@ -157,25 +157,27 @@ impl ProviderError {
 /// [`Rejected`]; a reported failure outranks a wrong type, which outranks nothing.
 pub fn parse(data: &[u8]) -> Result<Chunk<'_>, Rejected> {
     let text = std::str::from_utf8(data).map_err(|_| Rejected::NotJson)?;
-    let Shape::Is(event) = serde_json::from_str(text).map_err(|_| Rejected::NotJson)? else {
+    let Shape::Is(event) =
+        serde_json::from_str::<Shape<Event<'_>>>(text).map_err(|_| Rejected::NotJson)?
+    else {
         return Err(Rejected::NotJson);
     };
-    if let Some(error) = reported(&event, text) {
-        return Err(Rejected::Provider(error));
+    if let Some(error) = event.error.filter(|error| is_said(error)) {
+        return Err(Rejected::Provider(ProviderError::named_in(error.get())));
     }
-    let first = or_reject(event.choices)?.unwrap_or_default().first;
-    let choice = or_reject(first)?.unwrap_or_default();
-    let finish = match inside(choice.finish) {
-        Ok(Some(reason)) => finish_reason(reason),
-        _ => None,
+    let Some(choices) = or_reject(event.choices)? else {
+        return without_choices(text);
     };
+    let choice = or_reject(choices.first)?.unwrap_or_default();
     if let Some(error) = choice.error.filter(|error| is_said(error)) {
         return Err(Rejected::Provider(ProviderError::named_in(error.get())));
     }
-    if finish.is_some_and(|finish| finish.as_str() == "error") {
-        return Err(Rejected::Provider(ProviderError::default()));
-    }
-    inside(choice.finish)?;
+    let reason = inside(choice.finish);
+    let finish = match reason {
+        Ok(Some(reason)) => finish_reason(reason)?,
+        Ok(None) | Err(_) => None,
+    };
+    reason?;
     let delta = match choice.delta {
         Shape::None => choice.message,
         delta => delta,
@@ -195,19 +197,23 @@ pub fn parse(data: &[u8]) -> Result<Chunk<'_>, Rejected> {
     })
 }
 
-/// The failure that an event reports beside its choices, or without any; `whole` is its text.
-fn reported(event: &Event<'_>, whole: &str) -> Option<ProviderError> {
-    if let Some(error) = event.error.filter(|error| is_said(error)) {
-        return Some(ProviderError::named_in(error.get()));
-    }
+/// An event without choices says nothing, or reports a failure.
+fn without_choices(event: &str) -> Result<Chunk<'_>, Rejected> {
+    let Ok(Shape::Is(bare)) = serde_json::from_str::<Shape<Bare<'_>>>(event) else {
+        return Err(Rejected::NotJson);
+    };
     // vLLM: {"object":"error","message":…}
-    let is_object = is_word(event.object, "error");
+    let is_object = is_word(bare.object, "error");
     // DashScope's own form: {"code":"Throttling","message":…}
-    let is_bare = matches!(event.choices, Shape::None)
-        && [event.code, event.message]
-            .into_iter()
-            .all(|value| inside(value).is_ok_and(|text| text.is_some_and(|text| !text.is_empty())));
-    (is_object || is_bare).then(|| ProviderError::named_in(whole))
+    let is_text = |value| matches!(inside(value), Ok(Some(text)) if !text.is_empty());
+    if is_object || is_text(bare.code) && is_text(bare.message) {
+        return Err(Rejected::Provider(ProviderError::named_in(event)));
+    }
+    Ok(Chunk {
+        text: b"",
+        parts: None,
+        finish: None,
+    })
 }
 
 /// Whether the value of `error` means that there is one.
@@ -240,11 +246,18 @@ fn decoded(escaped: &str) -> Option<String> {
     serde_json::from_str(&format!("\"{escaped}\"")).ok()
 }
 
-fn finish_reason(escaped: &str) -> Option<Finish> {
-    if !escaped.contains('\\') {
-        return Finish::new(escaped);
+/// The reason `error` is a failure.
+fn finish_reason(escaped: &str) -> Result<Option<Finish>, Rejected> {
+    let finish = match escaped.contains('\\') {
+        false => Finish::new(escaped),
+        true => Finish::new(decoded(escaped).as_deref().unwrap_or("\\")),
+    };
+    match finish {
+        Some(finish) if finish.as_str() == "error" => {
+            Err(Rejected::Provider(ProviderError::default()))
+        }
+        finish => Ok(finish),
     }
-    Finish::new(decoded(escaped).as_deref().unwrap_or("\\"))
 }
 
 /// Whether the value is that string.
@@ -303,6 +316,11 @@ impl<'de, F: FnMut(&'de [u8])> Visitor<'de> for List<F> {
 struct Event<'de> {
     choices: Shape<Choices<'de>>,
     error: Option<&'de RawValue>,
+}
+
+/// What an event without choices may be.
+#[derive(Default)]
+struct Bare<'de> {
     object: Option<&'de RawValue>,
     code: Option<&'de RawValue>,
     message: Option<&'de RawValue>,
@@ -333,6 +351,17 @@ impl<'de> Part<'de> for Event<'de> {
         match key {
             Key::Choices => self.choices = map.next_value()?,
             Key::Error => self.error = Some(map.next_value()?),
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Part<'de> for Bare<'de> {
+    const IS_OBJECT: bool = true;
+
+    fn member<A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
+        match key {
             Key::Object => self.object = Some(map.next_value()?),
             Key::Code => self.code = Some(map.next_value()?),
             Key::Message => self.message = Some(map.next_value()?),

@@ -226,14 +226,16 @@ impl Reading {
             }
             return Taken::Event;
         }
-        if data.trim_ascii().is_empty() {
+        // As all but few do.
+        let is_object = data.first() == Some(&b'{');
+        if !is_object && data.trim_ascii().is_empty() {
             return Taken::Blank;
         }
         self.has_events = true;
         if is_error {
             return Taken::End(Err(Fault::Provider(ProviderError::of_event(data))));
         }
-        if sse::is_done(data) {
+        if !is_object && sse::is_done(data) {
             return Taken::End(match self.finish {
                 Some(finish) => Ok(finish),
                 None if self.done_is_complete => Ok(Finish::stop()),

@@ -94,8 +94,9 @@ fn read(data: &[u8]) -> Read {
     let part = |value: Option<&Value>| value.cloned().filter(|value| !value.is_null());
     let is_text = |name| part(event.get(name)).is_some_and(|v| v.is_string() && v != "");
     let choices = part(event.get("choices"));
-    let is_bare = choices.is_none() && is_text("code") && is_text("message");
-    if is_said(event.get("error")) || event.get("object").is_some_and(|o| o == "error") || is_bare {
+    let is_bare = event.get("object").is_some_and(|object| object == "error")
+        || is_text("code") && is_text("message");
+    if is_said(event.get("error")) || choices.is_none() && is_bare {
         return Read::Error;
     }
     let choice = match choices {
