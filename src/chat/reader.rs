@@ -133,7 +133,8 @@ impl Reader {
         });
         self.judge(progress, out);
         match out.is_empty() {
-            true => self.next.take().expect("the end has come"),
+            // The transcoder's end is always a verdict.
+            true => self.next.take().expect("a verdict is a step"),
             false => Step::Lines,
         }
     }

@@ -143,8 +143,8 @@ pub trait Source {
     /// The next bytes, the end, or an end that the client must notice.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, Broken>>>;
 
-    /// Asked when it breaks the body: what does that in its place, later. The source is dropped
-    /// then, and its log line written. By default the body is broken at once.
+    /// The body that takes this one's place when the source has said [`Broken`], and breaks later:
+    /// the source is dropped before, and its log line written. By default the break comes at once.
     fn linger(&self) -> Option<Body> {
         None
     }

@@ -159,7 +159,7 @@ impl Request {
             .is_some_and(|t| t.trim_ascii().eq_ignore_ascii_case(b"application/json"))
     }
 
-    /// Whether `Accept` names this media type, in lower case and without parameters.
+    /// Whether `Accept` names this media type (RFC 9110, 12.5.1; parameters are not looked at).
     pub fn accepts(&self, media_type: &str) -> bool {
         let lines = self.headers.get_all(ACCEPT).into_iter();
         let mut ranges = lines.flat_map(|line| line.as_bytes().split(|b| *b == b','));
