@@ -9,8 +9,8 @@ use crate::doctor;
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     settings: Settings,
-    /// Where the server is published, such as https://example.com/cloudchat: asks one chat, and uses up
-    /// this host's registrations of the hour
+    /// Where the server is published, such as https://example.com/cloudchat: asks one chat, which it
+    /// reads for up to 20 s, and uses up this host's registrations of the hour
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// One line of JSON instead of text

@@ -53,6 +53,17 @@ impl Target {
     }
 }
 
+/// How a body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// As it should.
+    Whole,
+    /// The transfer broke.
+    Broken,
+    /// It was read for as long as was asked for.
+    Watched,
+}
+
 /// What came back.
 #[derive(Debug)]
 pub struct Reply {
@@ -64,6 +75,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// From sending the request to each piece, and the bytes that were there then.
     pub pieces: Vec<(Duration, usize)>,
+    /// How it ended.
+    pub end: End,
     /// How far our clock is ahead of the server's `Date`, in seconds; behind if negative.
     pub skew: Option<f64>,
 }
@@ -104,6 +117,22 @@ pub async fn fetch(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<Reply, Unreached> {
+    watch(target, tls, method, path, headers, body, Duration::MAX).await
+}
+
+/// As [`fetch`], but reads the answer for so long at most.
+///
+/// # Errors
+/// As there.
+pub async fn watch(
+    target: &Target,
+    tls: &Arc<ClientConfig>,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+    longest: Duration,
+) -> Result<Reply, Unreached> {
     let mut request = Request::builder()
         .method(method)
         .uri(format!("{}{path}", target.path))
@@ -136,7 +165,7 @@ pub async fn fetch(
     };
     match timeout(CONNECT_TIMEOUT, connect).await {
         Err(_) => Err(Unreached("connecting: no answer in time".into())),
-        Ok(io) => exchange(io?, request).await,
+        Ok(io) => exchange(io?, request, longest).await,
     }
 }
 
@@ -145,7 +174,11 @@ trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-async fn exchange(io: Box<dyn Io>, request: Request<Full<Bytes>>) -> Result<Reply, Unreached> {
+async fn exchange(
+    io: Box<dyn Io>,
+    request: Request<Full<Bytes>>,
+    longest: Duration,
+) -> Result<Reply, Unreached> {
     let shaken = http1::handshake(TokioIo::new(io)).await;
     let (mut sender, connection) = shaken.map_err(|error| failed("HTTP")(&error))?;
     // Its end shows in the answer.
@@ -154,7 +187,7 @@ async fn exchange(io: Box<dyn Io>, request: Request<Full<Bytes>>) -> Result<Repl
     let answered = timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
     let response = answered.map_err(|_| Unreached("no answer in time".into()))?;
     let response = response.map_err(|error| failed("no answer")(&error))?;
-    let reply = read(response, sent).await;
+    let reply = read(response, sent, longest).await;
     driver.abort();
     reply
 }
@@ -162,6 +195,7 @@ async fn exchange(io: Box<dyn Io>, request: Request<Full<Bytes>>) -> Result<Repl
 async fn read(
     response: Response<Incoming>,
     sent: tokio::time::Instant,
+    longest: Duration,
 ) -> Result<Reply, Unreached> {
     let wall = clock::wall();
     let date = response
@@ -173,9 +207,14 @@ async fn read(
         .map(|date| seconds_ahead(wall, date));
     let (head, mut incoming) = response.into_parts();
     let (mut body, mut pieces) = (Vec::new(), Vec::new());
-    loop {
-        let next = timeout(ANSWER_TIMEOUT, incoming.frame()).await;
-        match next.map_err(|_| Unreached("the answer stopped".into()))? {
+    let end = loop {
+        let left = longest.saturating_sub(sent.elapsed());
+        let next = match timeout(left.min(ANSWER_TIMEOUT), incoming.frame()).await {
+            Ok(next) => next,
+            Err(_) if left <= ANSWER_TIMEOUT => break End::Watched,
+            Err(_) => return Err(Unreached("the answer stopped".into())),
+        };
+        match next {
             Some(Ok(frame)) => {
                 let data = frame.into_data().unwrap_or_default();
                 let room = BODY_BYTES_MAX - body.len();
@@ -183,14 +222,16 @@ async fn read(
                 pieces.push((clock::now() - sent, body.len()));
             }
             // An answer that breaks off says what it says all the same.
-            Some(Err(_)) | None => break,
+            Some(Err(_)) => break End::Broken,
+            None => break End::Whole,
         }
-    }
+    };
     Ok(Reply {
         status: head.status.as_u16(),
         headers: head.headers,
         body,
         pieces,
+        end,
         skew,
     })
 }

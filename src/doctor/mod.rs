@@ -1,15 +1,17 @@
 //! `cloudchat doctor`: what breaks such services in practice, looked at where it would break, each
 //! finding with the line that fixes it.
 //!
-//! It changes nothing but what its questions count as: of the public URL it asks for one chat, and uses
-//! up the registrations that this host's address has within the hour.
+//! It changes nothing but what its questions count as: of the public URL it asks for one chat, which it
+//! reads for up to 20 s, and uses up the registrations that this host's address has within the hour.
 
 mod fetch;
 mod host;
 mod mail;
 mod provider;
+mod proxy;
 mod site;
 mod stores;
+mod stream;
 
 use std::time::Duration;
 

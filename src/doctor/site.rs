@@ -3,29 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use hyper::HeaderMap;
 
 use super::Report;
-use super::fetch::{Reply, Target, Unreached, fetch};
+use super::fetch::{Reply, Target, Unreached, fetch, watch};
 use super::provider::clock;
+use super::proxy::{Need, Proxies};
+use super::stream;
 use crate::config::Config;
 use crate::entropy;
 use crate::upstream::tls;
 
 /// Registrations that one address has within the hour, and one more.
 const REGISTRATIONS: usize = 11;
-/// Texts that an answer must have for its pace to tell anything.
-const TEXTS_MIN: usize = 5;
-/// Texts that came over a longer time than this were not held back.
-const BURST: Duration = Duration::from_millis(20);
-/// A whole answer that took less may well be a fast model's.
-const PACE_MIN: Duration = Duration::from_millis(100);
-/// Long enough to show the pace, short enough to cost next to nothing.
-const QUESTION: &str = r#"{"message":"Count from 1 to 20, one number a line."}"#;
+/// What to do about an answer that does not come.
+const CURL: &str = "curl -v shows why";
 
-struct Site {
+/// Where it is published, and what answers there.
+pub struct Site {
     target: Target,
     tls: Arc<rustls::ClientConfig>,
+    /// What a page of the site sends as `Origin`.
+    origin: String,
+    /// What answers.
+    pub proxies: Proxies,
 }
 
 impl Site {
@@ -38,15 +39,39 @@ impl Site {
     ) -> Result<Reply, Unreached> {
         fetch(&self.target, &self.tls, method, path, headers, body).await
     }
+
+    /// Asks as a browser does, and reads the answer for so long at most.
+    pub async fn watch(
+        &self,
+        path: &str,
+        body: &str,
+        longest: Duration,
+    ) -> Result<Reply, Unreached> {
+        let (target, tls, headers) = (&self.target, &self.tls, self.browser());
+        watch(target, tls, "POST", path, &headers, body, longest).await
+    }
+
+    /// What a browser sends with a post from a page of the site.
+    fn browser(&self) -> [(&str, &str); 3] {
+        [
+            ("Origin", &self.origin),
+            ("Sec-Fetch-Site", "same-origin"),
+            ("Accept-Encoding", "gzip, br"),
+        ]
+    }
 }
 
 /// Looks at the site. Err: the URL is none.
 pub async fn check(report: &mut Report, config: &Config, url: &str) -> Result<(), String> {
-    let site = Site {
-        target: target(url).ok_or(format!(
-            "--url: {url:?} is no URL such as https://example.com/cloudchat"
-        ))?,
+    let target = target(url).ok_or(format!(
+        "--url: {url:?} is no URL such as https://example.com/cloudchat"
+    ))?;
+    let scheme = if target.tls { "https" } else { "http" };
+    let mut site = Site {
+        origin: format!("{scheme}://{}", target.authority()),
+        target,
         tls: Arc::new(tls::client(&config.upstream)?),
+        proxies: Proxies::of(&HeaderMap::new()),
     };
     let (first, second) = match (
         site.ask("GET", "/test", &[], "").await,
@@ -62,31 +87,32 @@ pub async fn check(report: &mut Report, config: &Config, url: &str) -> Result<()
             return Ok(());
         }
     };
+    site.proxies = Proxies::of(&first.headers);
     report.expect(
         "site",
         first.status == 200,
         format!("{url}/test answers with status {}", first.status),
-        "proxy_pass http://cloudchat/; in location /cloudchat/ (the slash strips the prefix)",
+        site.proxies.fix(Need::Prefix),
     );
     if first.status != 200 {
         return Ok(());
     }
     clock(report, "the site", &first);
     cache(report, &site, &first, &second).await;
+    match browsers(report, &site).await {
+        Ok(true) => {}
+        // What follows is asked as a browser does.
+        Ok(false) => return Ok(()),
+        Err(why) => report.check("browsers", Err((why.to_string(), CURL.into()))),
+    }
     if let Err(why) = cookies(report, &site).await {
-        report.check(
-            "cookies",
-            Err((why.to_string(), "curl -v shows why".into())),
-        );
+        report.check("cookies", Err((why.to_string(), CURL.into())));
     }
     if let Err(why) = address(report, config, &site).await {
-        report.check(
-            "client address",
-            Err((why.to_string(), "curl -v shows why".into())),
-        );
+        report.check("client address", Err((why.to_string(), CURL.into())));
     }
-    if let Err(why) = stream(report, &site).await {
-        report.check("stream", Err((why.to_string(), "curl -v shows why".into())));
+    if let Err(why) = stream::check(report, &site).await {
+        report.check("stream", Err((why.to_string(), CURL.into())));
     }
     Ok(())
 }
@@ -115,13 +141,12 @@ fn target(url: &str) -> Option<Target> {
 
 /// Two answers that differ by nature must differ, and `no-store` must arrive.
 async fn cache(report: &mut Report, site: &Site, first: &Reply, second: &Reply) {
-    let fix =
-        "proxy_cache off; in location /cloudchat/, or the shipped systemd/nginx/cloudchat.conf";
+    let fix = site.proxies.fix(Need::Uncached);
     report.expect(
         "cache",
         first.body != second.body,
         "the proxy answers out of its cache: /test twice was the same answer",
-        fix,
+        fix.as_str(),
     );
     let Ok(reply) = site.ask("GET", "/auth/healthz", &[], "").await else {
         return;
@@ -130,7 +155,7 @@ async fn cache(report: &mut Report, site: &Site, first: &Reply, second: &Reply) 
         "cache",
         reply.all("cache-control").any(|value| value.contains("no-store")),
         "the proxy takes Cache-Control: no-store away from /auth: browsers may keep private answers",
-        "no proxy_hide_header Cache-Control, no expires",
+        fix,
     );
     report.expect(
         "health",
@@ -140,9 +165,29 @@ async fn cache(report: &mut Report, site: &Site, first: &Reply, second: &Reply) 
     );
 }
 
+/// Posts as a page of the site does, in a browser of today and in one that sends no `Sec-Fetch-Site` (Safari
+/// before 16.4). Whether the former gets through. Without a cookie nothing is reset.
+async fn browsers(report: &mut Report, site: &Site) -> Result<bool, Unreached> {
+    const RESET: &str = "/reset_chat";
+    let today = site.ask("POST", RESET, &site.browser(), "{}").await?.status;
+    let old = [("Origin", site.origin.as_str())];
+    let old = site.ask("POST", RESET, &old, "{}").await?.status;
+    let what = match (today, old) {
+        (403, _) => "every browser gets 403 (Cross-site request)",
+        _ => {
+            "browsers that send no Sec-Fetch-Site get 403 (Cross-site request): Host is not the site's"
+        }
+    };
+    let fix = site.proxies.fix(Need::Host);
+    report.expect("browsers", ![today, old].contains(&403), what, fix);
+    Ok(today != 403)
+}
+
 /// A logout sets the cookie as a login does, and changes nothing.
 async fn cookies(report: &mut Report, site: &Site) -> Result<(), Unreached> {
-    let reply = site.ask("POST", "/auth/logout", &[], "{}").await?;
+    let reply = site
+        .ask("POST", "/auth/logout", &site.browser(), "{}")
+        .await?;
     let set: Vec<String> = reply
         .all("set-cookie")
         .map(str::to_ascii_lowercase)
@@ -154,7 +199,7 @@ async fn cookies(report: &mut Report, site: &Site) -> Result<(), Unreached> {
             "cookies do not come through: /auth/logout (status {}) sets none",
             reply.status
         ),
-        "no proxy_hide_header Set-Cookie",
+        site.proxies.fix(Need::Cookies),
     );
     for cookie in &set {
         let has = |flag: &str| cookie.split(';').any(|part| part.trim() == flag);
@@ -166,8 +211,8 @@ async fn cookies(report: &mut Report, site: &Site) -> Result<(), Unreached> {
             missing.is_empty(),
             format!("a cookie lacks {}", missing.join(", ")),
             match missing.contains(&"secure") {
-                true => "COOKIE_SECURE=1",
-                false => "no proxy_cookie_flags and no proxy_cookie_path",
+                true => "COOKIE_SECURE=1".to_owned(),
+                false => site.proxies.fix(Need::Cookies),
             },
         );
     }
@@ -202,7 +247,7 @@ async fn address(report: &mut Report, config: &Config, site: &Site) -> Result<()
             status => {
                 let what =
                     format!("cannot be looked at: /auth/register answers with status {status}");
-                report.check("client address", Err((what, "curl -v shows why".into())));
+                report.check("client address", Err((what, CURL.into())));
                 return Ok(());
             }
         }
@@ -214,7 +259,7 @@ async fn address(report: &mut Report, config: &Config, site: &Site) -> Result<()
         "client address",
         limited,
         "a client can forge its address: whoever sends X-Forwarded-For has no limits",
-        "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; and server.trusted_proxies with the proxy's address only",
+        site.proxies.fix(Need::Address),
     );
     Ok(())
 }
@@ -226,42 +271,6 @@ async fn comes_from_a_proxy(config: &Config, target: &Target) -> bool {
     found.is_ok_and(|mut found| {
         found.all(|to| to.ip().is_loopback() && trusted.iter().any(|net| net.contains(&to.ip())))
     })
-}
-
-/// Asks one question, and sees whether the answer comes at the pace of the model or all at once.
-async fn stream(report: &mut Report, site: &Site) -> Result<(), Unreached> {
-    let reply = site.ask("POST", "/deepseek_chat", &[], QUESTION).await?;
-    if reply.status != 200 {
-        // Whoever has to log in first cannot be helped from here.
-        let said: Option<Value> = serde_json::from_slice(&reply.body).ok();
-        let said = said.and_then(|said| said["error"].as_str().map(str::to_owned));
-        report.expect(
-            "stream",
-            reply.status == 401,
-            format!("a chat gets {}: {}", reply.status, said.unwrap_or_default()),
-            "cloudchat doctor on the server itself says what is wrong with the provider",
-        );
-        return Ok(());
-    }
-    let body = String::from_utf8_lossy(&reply.body);
-    let texts = body
-        .lines()
-        .filter(|line| line.starts_with("{\"text\""))
-        .count();
-    let first = reply.pieces.first().map_or(Duration::ZERO, |piece| piece.0);
-    let last = reply.pieces.last().map_or(Duration::ZERO, |piece| piece.0);
-    let is_burst = texts >= TEXTS_MIN && last.saturating_sub(first) < BURST && last > PACE_MIN;
-    report.expect(
-        "stream",
-        !is_burst,
-        format!(
-            "answers are held back: {texts} texts came within {} ms after {} ms of silence",
-            last.saturating_sub(first).as_millis(),
-            first.as_millis()
-        ),
-        "proxy_buffering off; gzip off; for /cloudchat/deepseek_chat, and no buffering in a CDN",
-    );
-    Ok(())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod cookies;
 mod cross_site;
 mod demo;
 mod doctor;
+mod doctor_proxies;
 mod drain;
 mod durable;
 mod embedded;

@@ -3,11 +3,16 @@
 use std::fs;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::server::run;
+use super::provider::Call;
+use super::server::run_within;
 use super::{Provider, pass};
+
+/// It watches a long answer for 20 s.
+const WATCHED_MAX: Duration = Duration::from_secs(40);
 
 /// What is run, and with what.
 pub struct Doctor<'a> {
@@ -38,7 +43,7 @@ impl Doctor<'_> {
         let mut args = vec!["doctor", "--json", "--config", &file, "--data-dir", &data];
         args.extend(self.url.iter().flat_map(|url| ["--url", url]));
         let env = [self.env, &[("TEST_KEY", "a-key")]].concat();
-        let (code, out, errors) = run(&args, &env);
+        let (code, out, errors) = run_within(WATCHED_MAX, &args, &env);
         let report: Value =
             serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out:?} {errors}"));
         let findings = report["findings"].as_array().expect("a list");
@@ -59,15 +64,21 @@ impl Doctor<'_> {
 
     /// As `look`, while this provider answers the question about the site at the pace of a model.
     pub fn look_beside(&self, provider: &Provider) -> Found {
-        thread::scope(|scope| {
-            let looking = scope.spawn(|| self.look());
-            let mut call = provider.call();
+        self.look_while(provider, |mut call| {
             call.accept();
             for n in 0..12 {
                 call.text(&format!("{n}"));
                 pass(0.03);
             }
             call.finish("stop");
+        })
+    }
+
+    /// As `look`, while this provider's answer to the question about the site is that.
+    pub fn look_while(&self, provider: &Provider, answer: impl FnOnce(Call)) -> Found {
+        thread::scope(|scope| {
+            let looking = scope.spawn(|| self.look());
+            answer(provider.call());
             looking.join().expect("it does not panic")
         })
     }

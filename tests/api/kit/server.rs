@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -410,6 +411,11 @@ pub fn least_memory() -> String {
 
 /// Runs a command of the binary to its end: exit code, standard output, standard error.
 pub fn run(args: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
+    run_within(PATIENCE, args, env)
+}
+
+/// As `run`, for a command that may take so long.
+pub fn run_within(longest: Duration, args: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = Command::new(BINARY);
     command
         .args(args)
@@ -423,7 +429,7 @@ pub fn run(args: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
         .expect("the binary starts");
     let start = cloudchat::clock::now();
     while child.try_wait().expect("it is our child").is_none() {
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > longest {
             let _ = child.kill();
             panic!("{args:?} does not end");
         }
