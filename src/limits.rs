@@ -18,8 +18,9 @@ pub const CARRY_BYTES_MAX: usize = 3800;
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 /// Most bytes handed to hyper at once, so that its write buffer stays at 16 KiB.
 pub const PIECE_BYTES_MAX: usize = 8000;
-/// Longest response head accepted from a provider.
-pub const HEAD_BYTES_MAX: usize = 8192;
+/// Longest response head accepted from a provider, in bytes. It is held only while it is read, in a buffer
+/// that grows with what comes.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// A client for the purpose of a share: [`Bucket::key`](crate::http::address::Bucket::key).
 pub type Key = [u8; 9];

@@ -4,29 +4,25 @@
 use std::io;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::dial::{Resolver, race};
 use super::failure::Failure;
-use crate::clock;
 
 /// Bytes that TLS may hold back while a large prompt is written (rustls would take 64 KiB).
 const TLS_WRITE_BYTES_MAX: usize = 16 * 1024;
-/// How long resolved addresses are used; the resolver blocks a thread for every question.
-const ADDRESSES_FRESH: Duration = Duration::from_secs(30);
 
 /// Where to connect to, and how.
 pub(super) struct Target {
@@ -38,33 +34,8 @@ pub(super) struct Target {
     pub receive_bytes: usize,
 }
 
-/// The addresses of one host, asked for once at a time and kept for a while.
-#[derive(Default)]
-pub(super) struct Resolver(Mutex<Option<(Instant, Vec<SocketAddr>)>>);
-
-impl Resolver {
-    /// A literal address never goes to the system's resolver.
-    async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, port)]);
-        }
-        let mut known = self.0.lock().await;
-        if let Some((until, addresses)) = &*known
-            && clock::now() < *until
-        {
-            return Ok(addresses.clone());
-        }
-        let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-        *known = Some((clock::now() + ADDRESSES_FRESH, addresses.clone()));
-        Ok(addresses)
-    }
-
-    async fn forget(&self) {
-        *self.0.lock().await = None;
-    }
-}
-
-/// Resolves, connects and shakes hands, all before `by`.
+/// Resolves, connects and shakes hands, all before `by`. The address that this worked with is remembered;
+/// when it has failed, everything that was known of the host is forgotten.
 ///
 /// # Errors
 /// [`Failure::Unreachable`] with the cause.
@@ -73,9 +44,17 @@ pub(super) async fn connect(
     resolver: &Resolver,
     by: Instant,
 ) -> Result<Connection, Failure> {
-    match timeout_at(by, connect_unbounded(target, resolver, by)).await {
-        Ok(result) => result,
-        Err(_) => Err(Failure::unreachable("connect-timeout")),
+    let made = timeout_at(by, connect_unbounded(target, resolver, by)).await;
+    let made = made.unwrap_or_else(|_| Err(Failure::unreachable("connect-timeout")));
+    match made {
+        Ok((address, connection)) => {
+            resolver.remember(address);
+            Ok(connection)
+        }
+        Err(failure) => {
+            resolver.forget();
+            Err(failure)
+        }
     }
 }
 
@@ -83,18 +62,15 @@ async fn connect_unbounded(
     target: &Target,
     resolver: &Resolver,
     by: Instant,
-) -> Result<Connection, Failure> {
-    let addresses = resolver
-        .addresses(&target.host, target.port)
+) -> Result<(SocketAddr, Connection), Failure> {
+    let candidates = resolver
+        .candidates(&target.host, target.port)
         .await
         .map_err(|error| unresolved(&error))?;
-    let tcp = match connect_any(&addresses, target.receive_bytes, by).await {
-        Ok(tcp) => tcp,
-        Err(error) => {
-            resolver.forget().await;
-            return Err(Failure::of_system(&error, &code_of(&error)));
-        }
-    };
+    let attempt = |address| connect_one(address, target.receive_bytes);
+    let (address, tcp) = race(&candidates, by, attempt)
+        .await
+        .map_err(|error| Failure::of_system(&error, &code_of(&error)))?;
     let transport = match &target.tls {
         None => Transport::Plain(tcp),
         Some((name, config)) => TlsConnector::from(Arc::clone(config))
@@ -105,36 +81,17 @@ async fn connect_unbounded(
             .map(|stream| Transport::Tls(Box::new(stream)))
             .map_err(|error| Failure::unreachable(&code_of(&error)))?,
     };
-    Ok(Connection {
+    let connection = Connection {
         transport,
         receive_bytes: target.receive_bytes,
-    })
+    };
+    Ok((address, connection))
 }
 
 /// The resolver does not tell when it failed for want of a descriptor; a socket would.
 fn unresolved(error: &io::Error) -> Failure {
     let shortage = TcpSocket::new_v4().err();
     Failure::of_system(shortage.as_ref().unwrap_or(error), "resolve")
-}
-
-/// Tries one address after the other; each gets its share of the time that is left, so that a
-/// dead one does not use it up.
-async fn connect_any(
-    addresses: &[SocketAddr],
-    receive_bytes: usize,
-    by: Instant,
-) -> io::Result<TcpStream> {
-    let mut last = io::ErrorKind::AddrNotAvailable.into();
-    for (tried, address) in addresses.iter().enumerate() {
-        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        let share = by.saturating_duration_since(clock::now()) / left;
-        match timeout(share, connect_one(*address, receive_bytes)).await {
-            Ok(Ok(tcp)) => return Ok(tcp),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last)
 }
 
 /// The receive buffer is set before connecting: later the window has been announced already.

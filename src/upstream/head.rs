@@ -3,8 +3,8 @@
 
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 
-/// Most header fields in one head.
-const FIELDS_MAX: usize = 96;
+/// Most header fields in one head; some gateways add dozens.
+const FIELDS_MAX: usize = 128;
 /// Longest wait that a provider may ask for, in seconds.
 const RETRY_AFTER_MAX: u64 = 3600;
 

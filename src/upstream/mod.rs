@@ -19,6 +19,7 @@ use crate::config;
 mod breaker;
 pub mod chunked;
 mod connection;
+mod dial;
 mod exchange;
 mod failure;
 pub mod head;
@@ -31,7 +32,8 @@ pub use exchange::Exchange;
 pub use failure::{Code, Failure, says_too_long};
 
 use breaker::Breaker;
-use connection::{Connection, Resolver, Target};
+use connection::{Connection, Target};
+use dial::Resolver;
 use exchange::Body;
 use idle::Idle;
 use request::{Answer, Heads, NoHead, RoundTrip};

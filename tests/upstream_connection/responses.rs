@@ -82,7 +82,7 @@ fn refusals() {
             "head-two-lengths",
         ),
         (
-            &format!("HTTP/1.1 200 X\r\nA: {}\r\n\r\n", "x".repeat(9000)),
+            &format!("HTTP/1.1 200 X\r\nA: {}\r\n\r\n", "x".repeat(17_000)),
             "head-too-long",
         ),
         (&"HTTP/1.1 100 X\r\n\r\n".repeat(1000), "head-too-long"),
@@ -99,6 +99,39 @@ fn refusals() {
         );
         assert_eq!(failure.code(), "closed");
     }
+}
+
+/// The head of a stream with so many fields and bytes.
+fn large_head(fields: usize, bytes: usize) -> String {
+    let mut head = STREAM.trim_end().to_owned();
+    for n in 2..fields {
+        head += &format!("\r\nX-{n}: gateway");
+    }
+    let padding = bytes - head.len() - "\r\n\r\n".len();
+    head + &"x".repeat(padding) + "\r\n\r\n"
+}
+
+#[test]
+fn a_head_may_have_128_fields_and_16_kib() {
+    const MOST: usize = 16 * 1024;
+    let answer_of = |fields: usize, bytes: usize| {
+        let fake = Fake::once(large_head(fields, bytes) + HELLO);
+        let mut answer = Ok((Vec::new(), Ok(())));
+        run(async {
+            answer = match send(&client(&fake)).await {
+                Ok(mut exchange) => Ok(body(&mut exchange, 100).await),
+                Err(failure) => Err(failure.code().to_string()),
+            };
+        });
+        answer
+    };
+    for (fields, bytes) in [(128, 4000), (10, MOST), (128, MOST)] {
+        let hello = Ok((b"hello".to_vec(), Ok(())));
+        assert_eq!(answer_of(fields, bytes), hello, "{fields} of {bytes} bytes");
+    }
+    assert_eq!(answer_of(128, MOST + 1), Err("head-too-long".to_owned()));
+    let too_many = "head-too-many-fields".to_owned();
+    assert_eq!(answer_of(129, 4000), Err(too_many));
 }
 
 #[test]
