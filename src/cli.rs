@@ -299,9 +299,9 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(text, "{line}").expect("a String takes every line");
 }
 
-/// A provider without its key.
+/// A provider without its key and the values of its header fields.
 fn described(provider: &Provider) -> String {
-    format!(
+    let mut text = format!(
         "{} at {}, model {}, {}",
         provider.name,
         provider.base_url(),
@@ -311,5 +311,10 @@ fn described(provider: &Provider) -> String {
         } else {
             "no key"
         }
-    )
+    );
+    if !provider.headers.is_empty() {
+        let names = provider.headers.iter().map(|(name, _)| name.as_str());
+        text += &format!(", headers {}", names.collect::<Vec<_>>().join(" "));
+    }
+    text
 }

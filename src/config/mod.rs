@@ -18,6 +18,7 @@ pub use crate::log::Format as LogFormat;
 
 mod database;
 mod guide;
+mod headers;
 mod load;
 mod mail;
 mod parse;
@@ -326,6 +327,9 @@ pub struct Provider {
     pub model: String,
     /// Visible ASCII, up to 4 KiB.
     pub key: Option<Secret>,
+    /// Further header fields of every request, by name: at most 16, at most 4 KiB together; none that frames a
+    /// message or that [`upstream`](crate::upstream) writes itself.
+    pub headers: Vec<(String, Secret)>,
     /// Whether the request names the user (as an HMAC).
     pub send_user: bool,
     /// Whether `[DONE]` without a finish reason before it ends a complete answer.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
 use super::read::{Reader, Section, quoted};
-use super::{Provider, Secret, parse};
+use super::{Provider, Secret, headers, parse};
 
 /// Providers whose rows may leave out the rest.
 struct Known {
@@ -107,6 +107,7 @@ fn row(mut section: Section<'_, '_>, warnings: &mut Vec<String>) -> Option<Provi
     let url = base_url(&mut section, known);
     let model = model(&mut section, known);
     let key = key(&mut section, known);
+    let headers = headers::read(&mut section, key.secret.is_some());
     let send_user = section.bool("send_user", false);
     let done_is_complete = section.bool("done_is_complete", false);
     let temperature = section.number("temperature", 0.7, 0.0..=2.0, "a number");
@@ -137,6 +138,7 @@ fn row(mut section: Section<'_, '_>, warnings: &mut Vec<String>) -> Option<Provi
         path: url.path,
         model,
         key: key.secret,
+        headers,
         send_user,
         done_is_complete,
         extra,

@@ -37,6 +37,14 @@ impl Heads {
                 ));
             }
         }
+        let ends_line = |text: &str| text.contains(['\r', '\n', '\0']);
+        let mut further = provider.headers.iter();
+        if further.any(|(name, value)| ends_line(name) || ends_line(&value.0)) {
+            return Err(format!(
+                "provider {}: its headers hold line ends",
+                provider.name
+            ));
+        }
         let common = common_fields(provider, key);
         let path = &provider.path;
         let chat = format!(
@@ -65,7 +73,8 @@ impl Heads {
     }
 }
 
-/// `Host` (RFC 9112, 3.2: with the port unless it is the scheme's own), the key, and who asks.
+/// `Host` (RFC 9112, 3.2: with the port unless it is the scheme's own), the key, who asks, and the row's own
+/// fields.
 fn common_fields(provider: &Provider, key: Option<&str>) -> String {
     let host = if provider.host.contains(':') {
         format!("[{}]", provider.host)
@@ -79,10 +88,14 @@ fn common_fields(provider: &Provider, key: Option<&str>) -> String {
     let key = key.map_or(String::new(), |key| {
         format!("Authorization: Bearer {key}\r\n")
     });
-    format!(
+    let mut fields = format!(
         "Host: {host}{port}\r\n{key}User-Agent: cloudchat/{}\r\n",
         env!("CARGO_PKG_VERSION")
-    )
+    );
+    for (name, value) in &provider.headers {
+        fields.extend([name, ": ", &value.0, "\r\n"]);
+    }
+    fields
 }
 
 /// A response whose head has been read.
@@ -248,6 +261,7 @@ mod tests {
             path: "/v1".to_owned(),
             model: "m".to_owned(),
             key: (!key.is_empty()).then(|| Secret(key.to_owned())),
+            headers: Vec::new(),
             send_user: false,
             done_is_complete: false,
             extra: String::new(),
@@ -274,6 +288,23 @@ mod tests {
             "Authorization: Bearer k\r\n",
         );
         check(&provider("::1", 8443, ""), "[::1]:8443", "");
+        let mut with_fields = provider("a.example", 443, "");
+        let mut field = |name: &str, value: &str| {
+            let field = (name.to_owned(), Secret(value.to_owned()));
+            with_fields.headers.push(field);
+            Heads::new(&with_fields).map(|heads| (heads.chat(1), heads.models().to_vec()))
+        };
+        field("X-A", "b c").expect("is valid");
+        let (chat, models) = field("X-D", "e").expect("is valid");
+        for head in [chat, models] {
+            let head = String::from_utf8(head).expect("ASCII");
+            assert!(
+                head.contains("\r\nX-A: b c\r\nX-D: e\r\nAccept: "),
+                "{head}"
+            );
+        }
+        let error = field("X-F", "g\r\nX-H: i").err().expect("is refused");
+        assert_eq!(error, "provider test: its headers hold line ends");
         for (host, key) in [
             ("a\r\nb", "k"),
             ("a", "k\r\nX: y"),

@@ -84,3 +84,93 @@ fn a_malformed_key_is_a_mistake_that_does_not_show_it() {
     );
     assert!(!url[0].contains("hidden"));
 }
+
+/// A row with these header fields.
+fn with_headers(fields: &str) -> String {
+    let row = "name = 'mine'\nbase_url = 'http://127.0.0.1/v1'\nmodel = 'm'\nkey_env = 'MINE'";
+    format!("[[provider]]\n{row}\nheaders = {fields}\n")
+}
+
+#[test]
+fn header_fields_of_a_row() {
+    let longest = "x".repeat(4096 - "X-A".len() - 4);
+    let row = with_headers(&format!("{{ 'X-A' = '{longest}' }}"));
+    let config = load(&row, &[]).unwrap();
+    let (name, value) = &config.providers[0].headers[0];
+    assert_eq!((name.as_str(), &value.0), ("X-A", &longest));
+    assert!(!format!("{config:?}").contains("xxx"), "values are hidden");
+    let row = with_headers(
+        "{ x-b = \"hid\\tden 1\", Authorization = 'Basic hidden', HTTP-Referer = 'a' }",
+    );
+    let config = load(&row, &[]).unwrap();
+    let names: Vec<&str> = config.providers[0]
+        .headers
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["Authorization", "HTTP-Referer", "x-b"]);
+    assert!(!format!("{config:?}").contains("hid"), "values are hidden");
+}
+
+#[test]
+fn header_fields_that_a_row_may_not_have() {
+    let check = |fields: &str, expected: &str| {
+        let mistakes = load(&with_headers(fields), &[("MINE", "key")]).expect_err(fields);
+        assert_eq!(mistakes, [format!("FILE: provider[0].headers: {expected}")]);
+    };
+    check(
+        "'hidden'",
+        "must be a table, such as { \"X-Title\" = \"chat\" }",
+    );
+    for name in ["", "a b", "a:", "a\u{301}", "(a)"] {
+        check(
+            &format!("{{ '{name}' = 'hidden' }}"),
+            &format!("{name:?} is no field's name (A-Z a-z 0-9 and !#$%&'*+-.^_`|~)"),
+        );
+    }
+    for value in [
+        "''",
+        "' hidden'",
+        "'hidden\t'",
+        "'hiddén'",
+        "\"hidden\\r\\nHost: a\"",
+        "\"hid\\u0000\"",
+        "1",
+        "['hidden']",
+    ] {
+        check(
+            &format!("{{ a = {value} }}"),
+            "the value of \"a\" must be visible ASCII characters, in quotes; spaces and tabs between them",
+        );
+    }
+    for name in [
+        "HOST",
+        "Content-Length",
+        "transfer-encoding",
+        "TE",
+        "Proxy-Authorization",
+        "User-Agent",
+    ] {
+        check(
+            &format!("{{ {name} = 'hidden' }}"),
+            &format!("{name} is set by the server and not allowed here"),
+        );
+    }
+    check(
+        "{ authorization = 'hidden' }",
+        "authorization carries the key already; key_env = \"\" leaves it to headers",
+    );
+    check(
+        "{ X-A = 'hidden', x-a = 'hidden' }",
+        "\"x-a\" stands there twice",
+    );
+    let many: Vec<String> = (0..17).map(|n| format!("a{n} = 'hidden'")).collect();
+    check(
+        &format!("{{ {} }}", many.join(", ")),
+        "at most 16 are allowed",
+    );
+    check(
+        &format!("{{ a = '{}', b = 'c' }}", "x".repeat(4087)),
+        "at most 4096 bytes are allowed, these are 4098",
+    );
+}

@@ -124,6 +124,7 @@ pub fn row(port: u16) -> config::Provider {
         path: "/v1".to_owned(),
         model: "m-1".to_owned(),
         key: Some(config::Secret("sk-1".to_owned())),
+        headers: Vec::new(),
         send_user: false,
         done_is_complete: false,
         extra: String::new(),
