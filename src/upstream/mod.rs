@@ -189,7 +189,11 @@ impl Upstream {
         if in_time {
             self.idle.park(provider, body);
         }
-        Err(Failure::from_response(status, retry_after, &said))
+        match Failure::from_response(status, retry_after, &said) {
+            // It may still come.
+            Failure::Empty if !in_time => Err(Failure::NoEventStream),
+            failure => Err(failure),
+        }
     }
 
     /// Whether the row's model is in the provider's list (`GET {path}/models`); `None` if that

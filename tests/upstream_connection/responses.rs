@@ -72,8 +72,13 @@ fn refusals() {
         json(200, "Content-Type: text/html\r\n", "<html>"),
         Failure::NoEventStream
     );
-    assert_eq!(json(206, "", ""), Failure::NoEventStream);
-    assert_eq!(failure_of("HTTP/1.1 204 X\r\n\r\n"), Failure::NoEventStream);
+    assert_eq!(json(206, "", "x"), Failure::NoEventStream);
+    for empty in [
+        "HTTP/1.1 204 X\r\n\r\n",
+        "HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        assert_eq!(failure_of(empty), Failure::Empty, "{empty}");
+    }
     for (response, code) in [
         ("SSH-2.0-OpenSSH\r\n", "head-syntax"),
         ("HTTP/1.1 101 X\r\n\r\n", "head-upgrade"),
