@@ -24,6 +24,7 @@ mod exchange;
 mod failure;
 pub mod head;
 mod idle;
+pub mod models;
 mod request;
 pub mod tls;
 
@@ -36,6 +37,7 @@ use connection::{Connection, Target};
 use dial::Resolver;
 use exchange::Body;
 use idle::Idle;
+use models::Models;
 use request::{Answer, Heads, NoHead, RoundTrip};
 
 /// What is read of a refusal's body to see what it means, and how long that may take.
@@ -196,7 +198,7 @@ impl Upstream {
         }
     }
 
-    /// Whether the row's model is in the provider's list (`GET {path}/models`); `None` if that
+    /// Whether the row's model is in the provider's list (`GET {path}/models`), aliases included; `None` if that
     /// cannot be told. Takes at most 10 s.
     ///
     /// # Errors
@@ -216,7 +218,8 @@ impl Upstream {
         if !in_time {
             return Err(Failure::Silent);
         }
-        Ok(lists_model(&list, &self.providers()[provider].model))
+        let model = &self.providers()[provider].model;
+        Ok(Models::parse(&list).map(|list| list.serves(model)))
     }
 
     async fn round_trip(
@@ -276,11 +279,4 @@ impl From<NoHead> for Failure {
             NoHead::Malformed(code) => Failure::Malformed { code },
         }
     }
-}
-
-/// Looks for `model` in `{"data":[{"id":…}]}`.
-fn lists_model(list: &[u8], model: &str) -> Option<bool> {
-    let list: serde_json::Value = serde_json::from_slice(list).ok()?;
-    let models = list.get("data")?.as_array()?;
-    Some(models.iter().any(|row| row["id"] == model))
 }
