@@ -34,7 +34,7 @@ enum Command {
     /// Run the server
     Serve(Settings),
     /// Tell whether a configuration would start, print the memory sum and every limit, and look at the database
-    Check(Settings),
+    Check(CheckArgs),
     /// Look for what breaks a server in practice, and print the lines that fix it
     Doctor(doctor::DoctorArgs),
     /// Print a configuration file with every key, its default and why it is there
@@ -60,6 +60,15 @@ struct Settings {
     config: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// Also ask each provider one short question, which may cost something, and for its models
+    #[arg(long)]
+    ask: bool,
 }
 
 #[derive(Args)]
@@ -106,7 +115,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(settings) => run_serve(&settings),
-        Command::Check(settings) => run_check(&settings),
+        Command::Check(args) => run_check(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::ExampleConfig => print(config::EXAMPLE),
         Command::Demo(place) => run_demo(place),
@@ -138,11 +147,21 @@ fn run_serve(settings: &Settings) -> Result<(), Failure> {
     serve::run(config, &budget).map_err(Failure::Stopped)
 }
 
-fn run_check(settings: &Settings) -> Result<(), Failure> {
-    let (config, budget) = load(settings)?;
+fn run_check(args: &CheckArgs) -> Result<(), Failure> {
+    let (config, budget) = load(&args.settings)?;
     let hash = hasher::measure(HASHES_MEASURED).map_err(Failure::Stopped)?;
     let text = report(&config, &budget) + &hash_cost(&config.auth, hash);
-    print(&(text + &database(&config)))
+    print(&(text + &database(&config)))?;
+    if !args.ask {
+        return Ok(());
+    }
+    print("\nThe providers, asked one question each:\n")?;
+    let report = crate::doctor::providers(&config).map_err(Failure::Stopped)?;
+    print(&report.text())?;
+    match report.findings.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Found),
+    }
 }
 
 fn run_demo(place: Place) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ const EXITS: [(&str, &str); 3] = [
     ("0", "Done; a server was stopped by a signal."),
     (
         "1",
-        "Something failed while running; doctor has found something.",
+        "Something failed while running; doctor or check --ask has found something.",
     ),
     ("2", "Wrong arguments or configuration."),
 ];

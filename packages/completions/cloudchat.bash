@@ -207,7 +207,7 @@ _cloudchat() {
             return 0
             ;;
         cloudchat__subcmd__check)
-            opts="-h --config --listen --data-dir --help"
+            opts="-h --config --listen --data-dir --ask --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -44,6 +44,7 @@ complete -c cloudchat -n "__fish_cloudchat_using_subcommand serve" -s h -l help 
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -l config -d 'Configuration file; without it: defaults and environment variables' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -l listen -d 'Where to listen: host:port or unix:/path; may be repeated; replaces the file\'s list' -r
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -l data-dir -d 'Folder for the stored data' -r -F
+complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -l ask -d 'Also ask each provider one short question, which may cost something, and for its models'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -s h -l help -d 'Print help'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l config -d 'Configuration file; without it: defaults and environment variables' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l listen -d 'Where to listen: host:port or unix:/path; may be repeated; replaces the file\'s list' -r

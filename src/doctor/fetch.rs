@@ -23,8 +23,8 @@ use crate::clock;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the request to its head, and between two pieces of its body.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest body that is kept.
-const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Longest body that is kept; the lists of models of large gateways have half a megabyte.
+const BODY_BYTES_MAX: usize = 2 << 20;
 
 /// Where a request goes.
 #[derive(Debug, Clone)]

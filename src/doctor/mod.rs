@@ -1,9 +1,10 @@
 //! `cloudchat doctor`: what breaks such services in practice, looked at where it would break, each
-//! finding with the line that fixes it.
+//! finding with the line that fixes it. Each provider is asked one short question.
 //!
 //! It changes nothing but what its questions count as: of the public URL it asks for one chat, which it
 //! reads for up to 20 s, and uses up the registrations that this host's address has within the hour.
 
+mod ask;
 mod fetch;
 mod host;
 mod mail;
@@ -16,6 +17,7 @@ mod stream;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::task::LocalSet;
 
 use crate::budget::Budget;
 use crate::config::Config;
@@ -39,6 +41,8 @@ pub struct Finding {
 pub struct Report {
     /// Checks made.
     pub checks: usize,
+    /// What was found well, where that says more than nothing.
+    pub notes: Vec<String>,
     /// What is wrong.
     pub findings: Vec<Finding>,
 }
@@ -73,6 +77,9 @@ impl Report {
     /// For people.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        for note in &self.notes {
+            text += &format!("{note}\n");
+        }
         for Finding { check, what, fix } in &self.findings {
             text += &format!("{check}: {what}\n    fix: {fix}\n");
         }
@@ -91,7 +98,9 @@ impl Report {
             .map(|Finding { check, what, fix }| json!({"check": check, "what": what, "fix": fix}));
         let findings: Vec<_> = findings.collect();
         let ok = findings.is_empty();
-        json!({"ok": ok, "checks": self.checks, "findings": findings}).to_string() + "\n"
+        json!({"ok": ok, "checks": self.checks, "notes": self.notes, "findings": findings})
+            .to_string()
+            + "\n"
     }
 }
 
@@ -109,19 +118,35 @@ pub fn run(config: &Config, budget: &Budget, url: Option<&str>) -> Result<Report
     }
     host::check(&mut report, config, budget);
     stores::check(&mut report, &config.store);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(1)
-        .build()
-        .map_err(|error| format!("runtime: {error}"))?;
-    let outcome = runtime.block_on(async {
+    wait(async {
         provider::check(&mut report, config).await;
         mail::check(&mut report, config).await;
         match url {
             Some(url) => site::check(&mut report, config, url).await,
             None => Ok(()),
         }
-    });
+    })??;
+    Ok(report)
+}
+
+/// Looks at the providers only: asks each for its models and one question.
+///
+/// # Errors
+/// One line: the system has no resources.
+pub fn providers(config: &Config) -> Result<Report, String> {
+    let mut report = Report::default();
+    wait(provider::check(&mut report, config))?;
+    Ok(report)
+}
+
+/// Waits for what comes of `work`.
+fn wait<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .map_err(|error| format!("runtime: {error}"))?;
+    let outcome = LocalSet::new().block_on(&runtime, work);
     runtime.shutdown_background();
-    outcome.map(|()| report)
+    Ok(outcome)
 }

@@ -1,17 +1,23 @@
-//! Each provider: reachable, the key accepted, the model served; and our clock against its.
+//! Each provider: reachable, and one question answered, which needs the key and the model; whether its model
+//! can take answers as long as the row asks for; and our clock against its.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use super::ask::{Trouble, ask};
 use super::fetch::{Reply, Target, fetch};
 use super::{Report, SKEW_MAX};
 use crate::config::{Config, Provider};
-use crate::upstream::tls;
+use crate::llm::transcoder::Fault;
+use crate::upstream::models::Models;
+use crate::upstream::{Failure, Shared, Upstream, tls};
 
 /// Models named in a finding.
 const NAMED_MAX: usize = 5;
 
+/// Asks each provider for its list of models and one question. Must run in a `LocalSet`.
 pub async fn check(report: &mut Report, config: &Config) {
     report.expect(
         "provider",
@@ -19,7 +25,11 @@ pub async fn check(report: &mut Report, config: &Config) {
         "no model provider is configured: chats get 503",
         "DEEPSEEK_API_KEY=… in the environment file, or a [[provider]] row",
     );
-    for row in &config.providers {
+    let upstream = match Shared::new(&config.upstream, &config.providers) {
+        Ok(shared) => Upstream::new(shared),
+        Err(why) => return report.check("provider", Err((why, "see [upstream]".into()))),
+    };
+    for (index, row) in config.providers.iter().enumerate() {
         let tls = match tls::client(&config.upstream) {
             Ok(tls) => Arc::new(tls),
             Err(why) => return report.check("provider", Err((why, "upstream.roots".into()))),
@@ -31,10 +41,10 @@ pub async fn check(report: &mut Report, config: &Config) {
             path: row.path.clone(),
         };
         let key = row.key.as_ref().map(|key| format!("Bearer {}", key.0));
-        let headers: Vec<_> = key
-            .iter()
-            .map(|key| ("Authorization", key.as_str()))
-            .collect();
+        let key = key.iter().map(|key| ("Authorization", key.as_str()));
+        let further = row.headers.iter();
+        let further = further.map(|(name, value)| (name.as_str(), value.0.as_str()));
+        let headers: Vec<_> = key.chain(further).collect();
         let reply = match fetch(&target, &tls, "GET", "/models", &headers, "").await {
             Ok(reply) => reply,
             Err(why) => {
@@ -44,8 +54,13 @@ pub async fn check(report: &mut Report, config: &Config) {
                 continue;
             }
         };
-        judge(report, row, &reply);
         clock(report, &row.name, &reply);
+        let models = Models::parse(&reply.body).filter(|_| reply.status == 200);
+        let asked = ask(&upstream, config, index).await;
+        judge(report, row, asked, models.as_ref());
+        if let Some(models) = models {
+            room(report, row, &models);
+        }
     }
 }
 
@@ -61,42 +76,81 @@ pub fn clock(report: &mut Report, whose: &str, reply: &Reply) {
     );
 }
 
-fn judge(report: &mut Report, row: &Provider, reply: &Reply) {
+/// What the question shows. Lists may be wrong, or need another key: they only explain a failure.
+fn judge(
+    report: &mut Report,
+    row: &Provider,
+    asked: Result<Duration, Trouble>,
+    models: Option<&Models>,
+) {
     let name = &row.name;
-    let is_refused = matches!(reply.status, 401 | 403);
-    report.expect(
-        "provider key",
-        !is_refused,
-        format!("{name} refuses the key (status {})", reply.status),
-        "put a valid key into the variable that the row's key_env names (DEEPSEEK_API_KEY)",
-    );
-    if is_refused {
-        return;
+    let trouble = match asked {
+        Ok(first) => {
+            let ms = first.as_millis();
+            let note = format!("{name}: ok, the first text after {ms} ms");
+            report.notes.push(note);
+            return report.check("provider", Ok(()));
+        }
+        Err(trouble) => trouble,
+    };
+    let text = trouble.text();
+    let is_missing = matches!(trouble, Trouble::Failed(Failure::ModelNotServed { .. }));
+    if is_missing || models.is_some_and(|models| !models.serves(&row.model)) {
+        let some: Vec<&str> =
+            models.map_or(Vec::new(), |models| models.ids().take(NAMED_MAX).collect());
+        let what = format!("{name} does not serve the model {:?}: {text}", row.model);
+        let one = match some.is_empty() {
+            true => String::new(),
+            false => format!(" with one of: {}", some.join(", ")),
+        };
+        let fix = format!("model = \"…\" (DEEPSEEK_MODEL){one}");
+        return report.check("provider model", Err((what, fix)));
     }
-    let list: Option<Value> = serde_json::from_slice(&reply.body).ok();
-    let models = list.as_ref().and_then(|list| list["data"].as_array());
-    let (200, Some(models)) = (reply.status, models) else {
-        // Some servers have no such list; whether they answer, the first chat shows.
-        report.expect(
+    let (check, fix) = match trouble {
+        Trouble::Failed(Failure::Refused {
+            status: 401 | 403, ..
+        }) => (
+            "provider key",
+            "put a valid key into the variable that the row's key_env names (DEEPSEEK_API_KEY)"
+                .to_owned(),
+        ),
+        Trouble::Stream(Fault::Cut) => (
             "provider",
-            reply.status < 500,
-            format!("{name} answers with status {}", reply.status),
-            format!("curl -v {}/models shows why", row.base_url()),
-        );
+            "done_is_complete = true in the row, if its gateway never sends a finish reason"
+                .to_owned(),
+        ),
+        Trouble::Empty(_) | Trouble::NoText => (
+            "provider",
+            "switch thinking off in extra (see cloudchat example-config), or a larger max_tokens"
+                .to_owned(),
+        ),
+        _ => (
+            "provider",
+            format!("curl -v {}/chat/completions shows why", row.base_url()),
+        ),
+    };
+    report.check(check, Err((format!("{name}: {text}"), fix)));
+}
+
+/// Whether an answer of the longest length leaves room for its question.
+fn room(report: &mut Report, row: &Provider, models: &Models) {
+    let extra = format!("{{{}}}", row.extra);
+    let extra: Value = serde_json::from_str(&extra).unwrap_or_default();
+    let longest = ["max_tokens", "max_completion_tokens"];
+    let longest = longest
+        .iter()
+        .filter_map(|key| Some((*key, extra[*key].as_u64()?)));
+    let longest = longest.max_by_key(|(_, tokens)| *tokens);
+    let (Some((key, tokens)), Some(context)) = (longest, models.context(&row.model)) else {
         return;
     };
-    let ids: Vec<&str> = models
-        .iter()
-        .filter_map(|model| model["id"].as_str())
-        .collect();
-    let some: Vec<&str> = ids.iter().take(NAMED_MAX).copied().collect();
     report.expect(
-        "provider model",
-        ids.contains(&row.model.as_str()),
-        format!("{name} does not serve the model {:?}", row.model),
+        "provider context",
+        tokens < context,
         format!(
-            "model = \"…\" (DEEPSEEK_MODEL) with one of: {}",
-            some.join(", ")
+            "{}: {key} {tokens} leaves no room in the model's context of {context} tokens",
+            row.name
         ),
+        format!("{key} = {} in the row", (context / 4).max(1)),
     );
 }

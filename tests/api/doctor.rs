@@ -2,14 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::OnceLock;
 use std::thread;
 
-use cloudchat::clock;
 use cloudchat::config::environment;
-use serde_json::Value;
 
 use crate::kit::nginx::Nginx;
 use crate::kit::server::run;
@@ -47,48 +45,6 @@ fn with<'a>(config: &'a str, url: Option<&'a str>) -> Doctor<'a> {
 #[track_caller]
 fn one(config: &str, what: &str, fix: &str) {
     with(config, None).finds(what, fix);
-}
-
-/// A provider row that points to a server with this answer to every request.
-fn models(status: u16, headers: &str, ids: &[&str]) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
-    let port = listener.local_addr().expect("it is bound").port();
-    let ids: Vec<Value> = ids.iter().map(|id| serde_json::json!({"id": id})).collect();
-    let body = serde_json::json!({"object": "list", "data": ids}).to_string();
-    let length = body.len();
-    let reply = format!(
-        "HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    );
-    thread::spawn(move || {
-        for mut socket in listener.incoming().flatten() {
-            let mut head: Vec<u8> = Vec::new();
-            let mut piece = [0; 1024];
-            while !head.windows(4).any(|w| w == b"\r\n\r\n") {
-                match socket.read(&mut piece) {
-                    Ok(n) if n > 0 => head.extend(&piece[..n]),
-                    _ => break,
-                }
-            }
-            // A peer that has gone away needs no answer.
-            let _ = socket.write_all(reply.as_bytes());
-        }
-    });
-    crate::kit::provider::row("scripted", &format!("http://127.0.0.1:{port}/v1"))
-}
-
-fn http_date(shift: i64) -> String {
-    let now = i64::try_from(clock::since_epoch().as_secs()).expect("the year is near");
-    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs((now + shift).unsigned_abs());
-    let text = humantime::format_rfc3339_seconds(then).to_string();
-    let (date, time) = text.split_once('T').expect("it is RFC 3339");
-    let mut parts = date.split('-');
-    let mut part = || parts.next().expect("a date has three parts").to_owned();
-    let (year, month, day) = (part(), part(), part());
-    let months = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let month = months[month.parse::<usize>().expect("a number") - 1];
-    format!("Date: Mon, {day} {month} {year} {} GMT\r\n", &time[..8])
 }
 
 /// Runs the doctor against a site, and answers the question that it asks at the pace of a model.
@@ -234,38 +190,6 @@ fn a_site_that_is_not_there_and_a_url_that_is_none() {
         errors.contains("is no URL such as https://example.com/cloudchat"),
         "{errors}"
     );
-}
-
-#[test]
-fn the_provider_and_the_clock() {
-    let right = models(200, &http_date(0), &["m-0", "m-1"]);
-    assert_eq!(doctor(&right), (0, Vec::new()));
-    one(
-        &models(401, "", &[]),
-        "refuses the key (status 401)",
-        "DEEPSEEK_API_KEY",
-    );
-    one(
-        &models(200, "", &["m-2", "m-3"]),
-        "does not serve the model \"m-1\"",
-        "one of: m-2, m-3",
-    );
-    for (shift, what) in [
-        (300, "s behind that of scripted"),
-        (-300, "s ahead of that of scripted"),
-    ] {
-        one(
-            &models(200, &http_date(shift), &["m-1"]),
-            what,
-            "timedatectl set-ntp true",
-        );
-    }
-    let nobody = crate::kit::provider::row(
-        "gone",
-        &format!("http://127.0.0.1:{}/v1", crate::kit::server::free_port()),
-    );
-    one(&nobody, "gone cannot be reached", "curl -v");
-    one("", "no model provider is configured", "DEEPSEEK_API_KEY");
 }
 
 /// A database behind this server, with the newest schema.

@@ -6,6 +6,7 @@
 mod kit;
 
 mod address;
+mod ask;
 mod asked;
 mod auth_chat;
 mod auth_credentials;

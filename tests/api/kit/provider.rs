@@ -1,7 +1,8 @@
 //! The model provider, played by the test: a real HTTP server on a loopback port.
 //!
 //! [`Provider::played`] hands every request to the test as a [`Call`], which the test answers step
-//! by step; [`Provider::answering`] answers by itself. `GET …/models` is answered in both.
+//! by step; [`Provider::answering`] answers by itself. `GET …/models` is answered in both, and the doctor's own
+//! question in the first.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -44,7 +45,12 @@ impl Received {
 /// Answers by the number of the request, starting at 0.
 type Script = Box<dyn Fn(usize, &Received) -> Answer + Send + Sync>;
 
+/// What the doctor asks each provider.
+const DOCTORS_QUESTION: &str = "Say OK and nothing else.";
+
 struct Shared {
+    /// The rows of its list of models.
+    models: Mutex<Value>,
     script: Option<Script>,
     calls: Sender<Call>,
     received: Mutex<Vec<Received>>,
@@ -95,6 +101,7 @@ impl Provider {
         let port = listener.local_addr().expect("it is bound").port();
         let (sender, calls) = mpsc::channel();
         let shared = Arc::new(Shared {
+            models: Mutex::new(json!([{"id": "m-1", "object": "model"}])),
             script,
             calls: sender,
             received: Mutex::default(),
@@ -114,6 +121,11 @@ impl Provider {
             shared,
             calls,
         }
+    }
+
+    /// From now on these are the rows of its list of models.
+    pub fn lists(&self, models: Value) {
+        *self.shared.models.lock().expect("no holder panics") = models;
     }
 
     /// The next request; waits for it.
@@ -202,13 +214,19 @@ fn answer(
     socket: Option<&TcpStream>,
 ) -> bool {
     if received.head.starts_with("GET ") {
-        let models = json!({"object": "list", "data": [{"id": "m-1", "object": "model"}]});
+        let rows = shared.models.lock().expect("no holder panics").clone();
+        let models = json!({"object": "list", "data": rows});
         let models = Answer::status(
             200,
             "Content-Type: application/json\r\n",
             &models.to_string(),
         );
         return wire.write_all(&models.bytes).is_ok();
+    }
+    let asks = received.body["messages"].as_array();
+    let is_doctors = asks.is_some_and(|asks| asks.iter().any(|m| m["content"] == DOCTORS_QUESTION));
+    if is_doctors && shared.script.is_none() {
+        return wire.write_all(&Answer::texts(&["OK"]).bytes).is_ok();
     }
     let number = {
         let mut all = shared.received.lock().expect("no holder panics");
