@@ -169,7 +169,7 @@ fn stream(place: &Place, seen: &Seen, n: usize) {
         }
         let texts = TEXTS_MIN + (n * 7 + round * 11) % (TEXTS_MAX - TEXTS_MIN);
         let mut conn = place.connect(n % 2 == 1);
-        conn.ask(&texts.to_string(), &[]);
+        conn.ask(&texts.to_string(), &[("X-Forwarded-For", "192.0.2.7")]);
         let head = conn.head();
         assert_eq!(head.status, 200);
         let mut lines = Vec::new();
