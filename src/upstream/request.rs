@@ -303,7 +303,9 @@ mod tests {
                 "{head}"
             );
         }
-        let error = field("X-F", "g\r\nX-H: i").map(drop).expect_err("is refused");
+        let error = field("X-F", "g\r\nX-H: i")
+            .map(drop)
+            .expect_err("is refused");
         assert_eq!(error, "provider test: its headers hold line ends");
         for (host, key) in [
             ("a\r\nb", "k"),
