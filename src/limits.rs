@@ -92,6 +92,9 @@ impl Pool {
 
     /// Adds `n` units to a permit that has `held`.
     fn add(&self, client: Option<Key>, held: usize, n: usize) -> bool {
+        if n == 0 {
+            return true;
+        }
         let Some((shares, holders)) = &self.shares else {
             return self.add_up_to(self.max, n);
         };
@@ -111,7 +114,7 @@ impl Pool {
             false => max.min(self.max / 2),
         };
         let is_added = self.add_up_to(max, n);
-        if is_added && n > 0 {
+        if is_added {
             holders.insert(client, sum);
         }
         is_added
@@ -126,6 +129,9 @@ impl Pool {
     }
 
     fn remove(&self, client: Option<Key>, n: usize) {
+        if n == 0 {
+            return;
+        }
         self.used.fetch_sub(n, Ordering::Relaxed);
         let (Some((_, holders)), Some(client)) = (&self.shares, client) else {
             return;

@@ -103,6 +103,7 @@ impl Reader {
     }
 
     /// Notes what the last bytes have brought besides these lines.
+    #[inline]
     fn judge(&mut self, progress: Result<Progress, Fault>, out: &[u8]) {
         match progress {
             Ok(progress) => {
@@ -121,6 +122,7 @@ impl Reader {
 
     /// When the answer is over although its provider does not say so: once its finish reason has
     /// come. Comments and events without text do not put it off.
+    #[inline]
     pub fn over_at(&self) -> Option<Instant> {
         self.complete_since.map(|since| since + AFTER_FINISH)
     }

@@ -17,6 +17,10 @@ pub fn is_cross_site(method: &Method, headers: &HeaderMap, allowed: &[String]) -
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return false;
     }
+    // Most clients that send neither are programs, and answers to them are quick.
+    if !headers.contains_key(SEC_FETCH_SITE) && !headers.contains_key(ORIGIN) {
+        return false;
+    }
     let is =
         |value: &HeaderValue, text: &str| value.as_bytes().eq_ignore_ascii_case(text.as_bytes());
     let sites = || headers.get_all(SEC_FETCH_SITE).iter();

@@ -206,10 +206,11 @@ impl Request {
         let permit = limits.pool.take_for(limits.client, 0);
         let mut permit = permit.ok_or(Error::NO_ROOM)?;
         let mut bytes = Vec::new();
-        let deadline = clock::now() + limits.timeout;
-        let mut pace = Pace::new();
-        loop {
-            let next = timeout_at(deadline.min(pace.next_by()), self.body.frame()).await;
+        let begun = clock::now();
+        let deadline = begun + limits.timeout;
+        let mut pace = Pace::new(begun);
+        while !self.body.is_end_stream() {
+            let next = timeout_at(deadline.min(pace.due), self.body.frame()).await;
             let Some(frame) = next.map_err(|_| Error::BodyTimeout)? else {
                 break;
             };
@@ -242,7 +243,8 @@ impl Request {
 /// The least rate of a body: some KiB in each span of some seconds, or its end. What holds memory and sends
 /// less is not worth waiting for until the whole body's time is over.
 struct Pace {
-    since: Instant,
+    /// When the next bytes are overdue.
+    due: Instant,
     bytes: usize,
 }
 
@@ -250,22 +252,17 @@ impl Pace {
     const BYTES: usize = 1024;
     const SPAN: Duration = Duration::from_secs(4);
 
-    fn new() -> Self {
+    fn new(since: Instant) -> Self {
         Self {
-            since: clock::now(),
+            due: since + Self::SPAN,
             bytes: 0,
         }
-    }
-
-    /// When the next bytes are overdue.
-    fn next_by(&self) -> Instant {
-        self.since + Self::SPAN
     }
 
     fn came(&mut self, bytes: usize) {
         self.bytes += bytes;
         if self.bytes >= Self::BYTES {
-            *self = Self::new();
+            *self = Self::new(clock::now());
         }
     }
 }
