@@ -28,6 +28,8 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// end has ended: its turn comes late on a busy core.
 const TURNS_MAX: usize = 8;
 const PAUSES_MAX: usize = 50;
+/// How often a place is looked for.
+const TRIES_MAX: usize = 4;
 /// How many such connections a core keeps at a time.
 const REFUSALS_MAX: usize = 32;
 
@@ -116,19 +118,21 @@ pub async fn accept_own(app: Rc<App>, door: Door, live: Rc<Live>) -> io::Error {
 async fn admit(app: &App, peer: Address, live: &Live) -> Option<Permit> {
     let connections = &app.shared.pools.connections;
     let client = address::share_of_peer(&app.shared.config.server, peer);
-    if let Some(permit) = connections.take_for(client, 1) {
-        return Some(permit);
-    }
-    if connections.used() < connections.max() {
-        return None;
-    }
-    // Another core may be quicker to take the place of the first.
-    for _ in 0..2 {
-        if !live.end_idlest() {
-            return None;
+    // Another core may be quicker to take the place of one that has ended, or may free one meanwhile.
+    for _ in 0..TRIES_MAX {
+        if let Some(permit) = connections.take_for(client, 1) {
+            return Some(permit);
         }
-        // That one ends at its next turn.
-        for turn in 0..TURNS_MAX + PAUSES_MAX {
+        if connections.used() < connections.max() {
+            continue;
+        }
+        // That one ends at its next turn. If there is none, newcomers of this moment may not have had their
+        // first turn yet.
+        let pauses_max = match live.end_idlest() {
+            true => PAUSES_MAX,
+            false => 0,
+        };
+        for turn in 0..TURNS_MAX + pauses_max {
             match turn {
                 0..TURNS_MAX => yield_now().await,
                 _ => sleep(Duration::from_millis(1)).await,
