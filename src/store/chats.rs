@@ -325,13 +325,13 @@ fn make_room(connection: &Connection, chats_max: i64) -> rusqlite::Result<()> {
 /// most loses the oldest of them. (Those that expire first would be other people's: whoever fills a file does
 /// it with the newest.)
 fn free_bytes(connection: &Connection, bytes_max: i64, keep: ChatKey) -> rusqlite::Result<()> {
-    let used: i64 = connection
-        .prepare_cached(
-            "SELECT (page_count - freelist_count) * page_size
-             FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
-        )?
-        .query_row([], |row| row.get(0))?;
-    if used <= bytes_max {
+    // Statements of their own: as tables, pragmas are prepared anew at each look.
+    let number = |pragma: &str| -> rusqlite::Result<i64> {
+        let mut pragma = connection.prepare_cached(pragma)?;
+        pragma.query_row([], |row| row.get(0))
+    };
+    let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
+    if pages * number("PRAGMA page_size")? <= bytes_max {
         return Ok(());
     }
     let client: Option<Option<Vec<u8>>> = connection
