@@ -6,6 +6,7 @@
 //! Nothing runs between polls, so a slow reader slows the provider, and a reader that leaves drops
 //! the provider's connection with this value.
 
+use std::cell::LazyCell;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -251,15 +252,10 @@ impl Stream {
     /// over, if its finish reason has come.
     fn poll_limits(&mut self, cx: &mut Context<'_>, over_at: Option<Instant>) -> Poll<Limit> {
         let config = &self.question.app.shared.config;
-        // Each text begins both anew: the clock is read once.
-        let (idle_since, silent_since) = match (self.idle_since, self.silent_since) {
-            (Some(idle), Some(silent)) => (idle, silent),
-            (idle, silent) => {
-                let now = clock::now();
-                (idle.unwrap_or(now), silent.unwrap_or(now))
-            }
-        };
-        (self.idle_since, self.silent_since) = (Some(idle_since), Some(silent_since));
+        // Each text begins both anew.
+        let now = LazyCell::new(clock::now);
+        let idle_since = *self.idle_since.get_or_insert_with(|| *now);
+        let silent_since = *self.silent_since.get_or_insert_with(|| *now);
         let heartbeat = idle_since + config.chat.heartbeat;
         let silent = silent_since + config.upstream.between_events_timeout;
         let end = self.question.received + config.chat.stream_max;
