@@ -21,8 +21,8 @@ fn counts(services: &Services) -> [usize; 2] {
     let log = fs::read_to_string(services.address("POSTGRES_LOG")).expect("it is text");
     let executed = log.lines().filter(|line| {
         let is_ours = line.contains(" test_") && line.contains(" ms  execute ");
-        // The sender of mails looks once a second, whoever asks for what.
-        is_ours && !line.contains("outbox")
+        // The sender of mails looks once a second, whoever asks for what; only a statement's first line is here.
+        is_ours && !line.contains("outbox") && !line.contains("WITH due AS")
     });
     [reads.expect("a number"), executed.count()]
 }
@@ -81,5 +81,6 @@ fn a_request_costs_what_architecture_says() {
     // Where two commands travel together, Redis may read the first before the second has come.
     assert!((2.0..=3.0).contains(&counted[0]), "{counted:?}");
     assert!((4.0..=9.0).contains(&login[0]), "{login:?}");
-    assert_eq!(login[1], 3.0);
+    // Once in ten seconds a core asks for the mix of hashes.
+    assert!((2.0..=2.3).contains(&login[1]), "{login:?}");
 }
