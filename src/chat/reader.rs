@@ -92,7 +92,11 @@ impl Reader {
                     Err(_) => return Poll::Ready(Step::Failed(Trouble::Provider(failure))),
                 },
             };
-            self.judge(progress, out);
+            // As nearly always: an event among others.
+            let is_plain = matches!(progress, Ok(Progress { done: None, .. }));
+            if !(is_plain && self.has_event && !self.transcoder.is_complete()) {
+                self.judge(progress, out);
+            }
             if !out.is_empty() {
                 return Poll::Ready(Step::Lines);
             }
@@ -103,7 +107,6 @@ impl Reader {
     }
 
     /// Notes what the last bytes have brought besides these lines.
-    #[inline]
     fn judge(&mut self, progress: Result<Progress, Fault>, out: &[u8]) {
         match progress {
             Ok(progress) => {

@@ -219,6 +219,26 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Breaks a stream that has failed, at once or when what takes its place breaks, which is asked in the
+    /// core's next turn.
+    #[cold]
+    fn break_off(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Broken>>> {
+        let Kind::Stream(stream) = &mut self.0 else {
+            return Poll::Ready(Some(Err(Broken)));
+        };
+        let Some(mut rest) = stream.source.linger() else {
+            return Poll::Ready(Some(Err(Broken)));
+        };
+        if let Kind::Stream(rest) = &mut rest.0 {
+            rest._busy = stream._busy.take();
+        }
+        *self = rest;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 impl<S: Source + ?Sized> Drop for Stream<S> {
     fn drop(&mut self) {
         if let Some(record) = &self.record {
@@ -233,6 +253,7 @@ impl HttpBody for Body {
     type Data = Chunk;
     type Error = Broken;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -247,16 +268,7 @@ impl HttpBody for Body {
             Kind::Stream(stream) => match ready!(stream.source.poll_chunk(cx)) {
                 None => Poll::Ready(None),
                 Some(Ok(chunk)) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
-                Some(Err(Broken)) => match stream.source.linger() {
-                    None => Poll::Ready(Some(Err(Broken))),
-                    Some(mut rest) => {
-                        if let Kind::Stream(rest) = &mut rest.0 {
-                            rest._busy = stream._busy.take();
-                        }
-                        *body = rest;
-                        Pin::new(body).poll_frame(cx)
-                    }
-                },
+                Some(Err(Broken)) => body.break_off(cx),
             },
         }
     }

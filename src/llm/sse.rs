@@ -105,11 +105,16 @@ impl Splitter {
         input: &mut &'i [u8],
         long_lines: &Arc<Pool>,
     ) -> Result<Option<Event<'a>>, Overrun> {
-        self.forget_what_was_handed_out();
+        if self.handed_out {
+            self.forget_what_was_handed_out();
+        }
         while let Some(&first) = input.first() {
-            if std::mem::take(&mut self.after_cr) && first == b'\n' {
-                *input = &input[1..];
-                continue;
+            if self.after_cr {
+                self.after_cr = false;
+                if first == b'\n' {
+                    *input = &input[1..];
+                    continue;
+                }
             }
             if self.line == Line::Name(0)
                 && !self.has_data

@@ -49,6 +49,7 @@ impl Template {
 }
 
 /// Whether the bytes may stand between the quotes of a JSON string (RFC 8259, 7).
+#[inline]
 fn is_inside_of_string(text: &[u8]) -> bool {
     let mut length = 0;
     loop {
