@@ -13,7 +13,7 @@ fn one_address_cannot_flood_and_the_host_itself_is_not_counted() {
     let nginx = Nginx::before(server.direct);
     let statuses = |address: &str| {
         let mut conn = Conn::from(address.parse().expect("an address"), nginx.port);
-        (0..80)
+        (0..160)
             .map(|_| {
                 conn.send(&request("GET /auth/me", &[], None));
                 conn.reply()
@@ -26,8 +26,10 @@ fn one_address_cannot_flood_and_the_host_itself_is_not_counted() {
             .all(|reply| reply.status == 401)
     );
     let replies = statuses("127.0.0.2");
+    // A class of a school may ask in the same instant.
+    assert!(replies[..100].iter().all(|reply| reply.status == 401));
     let refused: Vec<_> = replies.iter().filter(|reply| reply.status == 429).collect();
-    assert!((10..=40).contains(&refused.len()), "{}", refused.len());
+    assert!((20..=60).contains(&refused.len()), "{}", refused.len());
     for reply in refused {
         assert_eq!(reply.body, "{\"ok\":false,\"error\":\"Too many requests\"}");
         assert_eq!(reply.get("retry-after"), Some("1"));
@@ -71,9 +73,9 @@ fn an_ipv6_client_is_counted_by_its_network() {
         assert_eq!(get("/counted-by", address).body, counted_by, "{address}");
     }
     // And so are the limits: each of a network's addresses takes from what all of them have.
-    let statuses = (0..80).map(|n| get("/auth/me", &format!("4142:0:0:1::{n:x}")).status);
+    let statuses = (0..160).map(|n| get("/auth/me", &format!("4142:0:0:1::{n:x}")).status);
     let refused = statuses.filter(|status| *status == 429).count();
-    assert!((10..=40).contains(&refused), "{refused}");
+    assert!((20..=60).contains(&refused), "{refused}");
     assert_eq!(get("/auth/me", "4142:0:0:2::1").status, 401);
 }
 
@@ -83,7 +85,7 @@ fn one_address_has_no_more_than_a_hundred_requests_at_once() {
     let server = Server::start(&provider, "");
     let nginx = Nginx::with(
         server.direct,
-        &[("limit_req zone=cloudchat_requests burst=40 nodelay;", "")],
+        &[("limit_req zone=cloudchat_requests burst=100 nodelay;", "")],
     );
     let from = |address: &str| Conn::from(address.parse().expect("an address"), nginx.port);
     let json = [
