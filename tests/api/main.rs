@@ -47,6 +47,7 @@ mod openapi;
 mod process;
 mod shares;
 mod side_by_side;
+mod site;
 mod slow;
 mod stream;
 mod unended;

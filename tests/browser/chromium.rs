@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::kit::nginx::NAME;
 use crate::kit::server::free_port;
 use crate::kit::until;
 
@@ -59,6 +60,7 @@ impl Chromium {
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
+            &format!("--host-resolver-rules=MAP {NAME} [::1]"),
             &format!("--user-data-dir={}", folder.display()),
         ];
         let capabilities = json!({"capabilities": {"alwaysMatch": {

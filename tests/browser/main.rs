@@ -1,5 +1,5 @@
-//! A real browser, through the shipped site of Nginx: what a page's reader sees of an answer that breaks off.
-//! When a body ends in an error, Chromium throws away what the reader has not taken yet.
+//! A real browser, through the shipped site of Nginx: a front end's pages, and what a page's reader sees of an
+//! answer that breaks off. When a body ends in an error, Chromium throws away what the reader has not taken yet.
 
 #[expect(
     dead_code,
@@ -10,6 +10,7 @@
 mod kit;
 
 mod chromium;
+mod pages;
 
 use std::thread;
 
@@ -124,5 +125,5 @@ fn the_error_line_is_seen_over_http_2() {
 
 #[test]
 fn the_error_line_is_seen_over_http_1_1() {
-    check("http/1.1", &[(" ssl http2;", " ssl;")]);
+    check("http/1.1", &[(" ssl http2", " ssl"), ("# http2 on;", "")]);
 }
