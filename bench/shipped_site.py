@@ -24,13 +24,20 @@ def prepare(folder, listen, upstream):
     subprocess.run([need("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-config", folder / "openssl.cnf",
                     "-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"], check=True, capture_output=True)
     site = (SHIPPED / "nginx/cloudchat.conf").read_text()
-    for line, ours in [("    listen [::]:80;\n", ""), ("    listen [::]:443 ssl http2;\n", ""), ("listen 80;", f"listen 127.0.0.1:{free_port()};"),
+    for line in ["80;", "80 default_server;", "443 ssl http2;", "443 ssl http2 default_server;"]:
+        site = replaced(site, f"    listen [::]:{line}\n", "")
+    for line, ours in [("listen 80", f"listen 127.0.0.1:{free_port()}"),
+                       ("listen 443 ssl http2 default_server;", f"listen 127.0.0.1:{free_port()} ssl http2 default_server;"),
                        ("listen 443 ssl http2;", f"listen {listen};"), ("server 127.0.0.1:5000;", f"server 127.0.0.1:{upstream};"),
                        ("/var/lib/nginx/cloudchat", f"{folder}/cache"), ("/etc/letsencrypt/live/chat.example.com", str(folder))]:
-        if line not in site:
-            raise Trouble(f"the shipped site does not say {line!r}")
-        site = site.replace(line, ours)
+        site = replaced(site, line, ours)
     (folder / "site.conf").write_text(site)
+
+
+def replaced(site, line, ours):
+    if line not in site:
+        raise Trouble(f"the shipped site does not say {line!r}")
+    return site.replace(line, ours)
 
 
 def wait_until_listens(process, port, folder):

@@ -1,5 +1,5 @@
-//! The web site that the shipped site of Nginx serves beside CloudChat: as curl sees it, by name, over TLS and
-//! HTTP/2.
+//! The web site that the shipped site of Nginx serves beside CloudChat, and the names that it answers to: as
+//! curl sees them, by name, over TLS and HTTP/2.
 
 use std::process::Command;
 
@@ -35,7 +35,7 @@ fn curl(nginx: &Nginx, url: &str, arguments: &[&str]) -> Result<Vec<u8>, i32> {
     let host = host.split(':').next().unwrap_or_default();
     let curl = Command::new("curl")
         .args(["--silent", "--insecure", "--include", "--max-time", "10"])
-        .args(["--resolve", &format!("{host}:{}:[::1]", nginx.tls)])
+        .args(["--resolve", &format!("{host}:{}:[::1]", nginx.named)])
         .args(["--resolve", &format!("{host}:{}:127.0.0.1", nginx.plain)])
         .args(arguments)
         .arg(url)
@@ -49,7 +49,7 @@ fn curl(nginx: &Nginx, url: &str, arguments: &[&str]) -> Result<Vec<u8>, i32> {
 
 /// A page of the site, over HTTP/2.
 fn get(nginx: &Nginx, path: &str, arguments: &[&str]) -> Reply {
-    let url = format!("https://{NAME}:{}{path}", nginx.tls);
+    let url = format!("https://{NAME}:{}{path}", nginx.named);
     let said = curl(nginx, &url, arguments).unwrap_or_else(|code| panic!("{path}: curl: {code}"));
     let said = String::from_utf8(said).expect("text");
     let (head, body) = said.split_once("\r\n\r\n").expect("a head");
@@ -122,7 +122,7 @@ fn pages_are_asked_for_again_and_what_has_a_hash_is_kept() {
         );
     }
     let moved = get(&nginx, "/login?token=x", &[]);
-    let to = format!("https://{NAME}:{}/login/?token=x", nginx.tls);
+    let to = format!("https://{NAME}:{}/login/?token=x", nginx.named);
     assert_eq!(
         (moved.status, moved.get("location")),
         (301, Some(to.as_str()))
@@ -231,4 +231,42 @@ fn port_80_leads_to_tls_but_for_the_proof_of_the_name() {
         );
         assert!(said.contains(has), "{path}: {said}");
     }
+}
+
+#[test]
+fn other_names_get_no_answer() {
+    let (_server, nginx) = site();
+    let by_name = |scheme: &str, name: &str, port: u16, arguments: &[&str]| {
+        curl(&nginx, &format!("{scheme}://{name}:{port}/"), arguments).map(|_| ())
+    };
+    // curl's exit codes: 35 the handshake was refused, 52 and 92 nothing came.
+    assert_eq!(by_name("http", NAME, nginx.plain, &[]), Ok(()));
+    assert_eq!(
+        by_name("http", "other.example.org", nginx.plain, &[]),
+        Err(52)
+    );
+    assert_eq!(by_name("http", "127.0.0.1", nginx.plain, &[]), Err(52));
+    assert_eq!(
+        by_name("http", NAME, nginx.plain, &["--http1.0", "-H", "Host:"]),
+        Err(52)
+    );
+    assert_eq!(by_name("https", NAME, nginx.named, &[]), Ok(()));
+    assert_eq!(
+        by_name("https", "other.example.org", nginx.named, &[]),
+        Err(35)
+    );
+    let address = format!("https://[::1]:{}/", nginx.named);
+    assert_eq!(curl(&nginx, &address, &[]), Err(35), "no name at all");
+    let nameless = ["--http1.0", "-H", "Host:"];
+    assert_eq!(by_name("https", NAME, nginx.named, &nameless), Err(52));
+    // Who got through the handshake by our name cannot ask for another one then.
+    let other = ["-H", "Host: other.example.org"];
+    let url = format!("https://{NAME}:{}/", nginx.named);
+    match curl(&nginx, &url, &other) {
+        // Newer Nginx (1.26 does) says that the connection is the wrong one.
+        Ok(said) => assert!(said.starts_with(b"HTTP/2 421 "), "{}", said.escape_ascii()),
+        Err(code) => assert_eq!(code, 92),
+    }
+    let other = [&other[..], &["--http1.1"]].concat();
+    assert_eq!(by_name("https", NAME, nginx.named, &other), Err(52));
 }

@@ -62,7 +62,7 @@ fn a_front_end_works_and_scripts_of_others_do_not_run() {
         nginx.publish(name, text);
     }
     let mut chromium = Chromium::start();
-    chromium.open(&format!("https://{NAME}:{}/", nginx.tls));
+    chromium.open(&format!("https://{NAME}:{}/", nginx.named));
     let seen = chromium.run(LOOK, &json!([]));
     let answer = seen[3].as_str().unwrap_or_else(|| panic!("{seen}"));
     assert!(
@@ -79,7 +79,7 @@ fn a_front_end_works_and_scripts_of_others_do_not_run() {
             ["script-src-elem https://other.example.org/counter.js"]
         ])
     );
-    chromium.open(&format!("https://{NAME}:{}/nowhere", nginx.tls));
+    chromium.open(&format!("https://{NAME}:{}/nowhere", nginx.named));
     let title = chromium.run("arguments[0](document.title)", &json!([]));
     assert_eq!(title, "No such page");
 }

@@ -57,6 +57,8 @@ pub struct Nginx {
     pub port: u16,
     /// Where it speaks TLS, on `::1`, whatever name is asked for.
     pub tls: u16,
+    /// The same, with the server for unknown names beside the site, as it is in production.
+    pub named: u16,
     /// What stands for port 80, on `127.0.0.1`.
     pub plain: u16,
     folder: TempDir,
@@ -129,19 +131,34 @@ impl Nginx {
     pub fn with(server: u16, replacements: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("there is room for temporary files");
         let path = folder.path().to_str().expect("temporary names are UTF-8");
-        let [port, tls, plain] = std::array::from_fn(|_| free_port());
+        let [port, tls, named, plain] = std::array::from_fn(|_| free_port());
         let mut site = SITE.to_owned();
+        let on_both =
+            |how| format!("listen 127.0.0.1:{named} {how};\n    listen [::1]:{named} {how};");
         let program = environment("CLOUDCHAT_TEST_NGINX").unwrap_or_else(|| "nginx".to_owned());
         let mut replace = |from: &str, to: &str| {
             assert!(site.contains(from), "the site says {from}");
             site = site.replace(from, to);
         };
-        replace("    listen [::]:80;\n", "");
-        replace("    listen [::]:443 ssl http2;\n", "");
-        replace("listen 80;", &format!("listen 127.0.0.1:{plain};"));
+        for line in [
+            "80;",
+            "80 default_server;",
+            "443 ssl http2;",
+            "443 ssl http2 default_server;",
+        ] {
+            replace(&format!("    listen [::]:{line}\n"), "");
+        }
+        replace("listen 80", &format!("listen 127.0.0.1:{plain}"));
+        replace(
+            "listen 443 ssl http2 default_server;",
+            &on_both("ssl http2 default_server"),
+        );
         replace(
             "listen 443 ssl http2;",
-            &format!("listen 0.0.0.0:{port}; listen [::1]:{port}; listen [::1]:{tls} ssl http2;"),
+            &format!(
+                "listen 0.0.0.0:{port}; listen [::1]:{port}; listen [::1]:{tls} ssl http2;\n    {}",
+                on_both("ssl http2")
+            ),
         );
         replace(
             "server 127.0.0.1:5000;",
@@ -180,6 +197,7 @@ impl Nginx {
             child,
             port,
             tls,
+            named,
             plain,
             folder,
         };
