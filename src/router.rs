@@ -1,4 +1,4 @@
-//! The way of every request: id, prefix, cross-site rule, endpoint, common headers, log line.
+//! The way of every request: id and `Host`, prefix, cross-site rule, endpoint, common headers, log line.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use crate::http::address::{self, Address};
 use crate::http::body::Body;
 use crate::http::origin;
 use crate::http::reply::{Reply, Style};
-use crate::http::request::{Record, Request, RequestId, discard};
+use crate::http::request::{Record, Request, Seen, discard};
 use crate::http::wire::{Busy, Wire};
 use crate::store;
 
@@ -280,10 +280,10 @@ pub fn serve(app: &Rc<App>, wire: &Rc<Wire>, peer: Address, mut whole: Whole) ->
     let found = Found::find(path, &front.prefix);
     let endpoint = found.map(|found| found.endpoint);
     let style = style(endpoint, path, &front.prefix);
-    let (id, is_own_id) = RequestId::of(whole.headers());
+    let seen = Seen::of(whole.headers(), whole.version());
     let record = Record {
-        id,
-        is_own_id,
+        id: seen.id,
+        is_own_id: seen.is_own_id,
         method: known_method(whole.method()),
         route: endpoint.map_or("-", |endpoint| endpoint.path),
         status: 0,
@@ -299,10 +299,11 @@ pub fn serve(app: &Rc<App>, wire: &Rc<Wire>, peer: Address, mut whole: Whole) ->
         style,
         busy,
         is_last: app.is_leaving(),
+        has_host: seen.has_host,
     };
     match (verb(whole.method()), endpoint.map(|found| found.route)) {
         // What watches a server asks for it all day. It changes nothing, so the cross-site rule has nothing to say.
-        (Verb::Read, Some(Route::Test)) => {
+        (Verb::Read, Some(Route::Test)) if call.has_host => {
             let json = status::test(app.out.lend(), &call.record);
             let mut serving = Serving::Now(Some(Reply::lent(json)));
             if let Serving::Now(Some(reply)) = &mut serving {
@@ -325,7 +326,10 @@ fn serve_others(
     whole: Whole,
 ) -> Serving {
     let origins = &app.shared.config.server.origins;
-    let answer = if origin::is_cross_site(whole.method(), whole.headers(), origins) {
+    let answer = if !call.has_host {
+        let error = Error::Invalid("Exactly one Host header is needed");
+        refuse(whole, error, call.style)
+    } else if origin::is_cross_site(whole.method(), whole.headers(), origins) {
         refuse(whole, Error::CrossSite, call.style)
     } else {
         answer(app, found, call.style, &mut call.record, came, whole)
@@ -353,6 +357,8 @@ struct Call {
     busy: Busy,
     /// Whether the connection ends with it.
     is_last: bool,
+    /// Whether its `Host` is as HTTP wants it.
+    has_host: bool,
 }
 
 impl Call {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ACCEPT, CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
 use hyper::{HeaderMap, Version};
 use tokio::time::{Instant, timeout_at};
 
@@ -92,20 +92,6 @@ impl RequestId {
         })
     }
 
-    /// The id of a request with these headers, and whether we have made it.
-    pub fn of(headers: &HeaderMap) -> (Self, bool) {
-        let harmless = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_';
-        // To look at each name is quicker than to hash the one that is looked for.
-        let sent = headers.iter().find(|(name, _)| *name == X_REQUEST_ID);
-        let sent = sent.map(|(_, value)| value);
-        let sent =
-            sent.filter(|v| (8..=64).contains(&v.len()) && v.as_bytes().iter().all(harmless));
-        if let Some(sent) = sent {
-            return (Self(sent.clone()), false);
-        }
-        (Self::made(), true)
-    }
-
     /// From now on the only one in its memory, for a request that may live long: it would keep what it came in,
     /// which is others of its batch, or the connection's buffer.
     pub fn detach(&mut self) {
@@ -125,6 +111,39 @@ impl RequestId {
     /// As a header's value.
     pub fn into_header(self) -> HeaderValue {
         self.0
+    }
+}
+
+/// What is read off each head's fields in one go: to look at each name is quicker than to hash some.
+#[derive(Debug)]
+pub struct Seen {
+    /// The request's id.
+    pub id: RequestId,
+    /// We have made it.
+    pub is_own_id: bool,
+    /// There is one `Host`, or none in HTTP/1.0 (RFC 9112, 3.2).
+    pub has_host: bool,
+}
+
+impl Seen {
+    /// Looks at these fields.
+    pub fn of(headers: &HeaderMap, version: Version) -> Self {
+        let (mut sent, mut hosts) = (None, 0);
+        for (name, value) in headers {
+            if *name == HOST {
+                hosts += 1;
+            } else if sent.is_none() && *name == X_REQUEST_ID {
+                sent = Some(value);
+            }
+        }
+        let harmless = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_';
+        let is_id = |v: &[u8]| (8..=64).contains(&v.len()) && v.iter().all(harmless);
+        let sent = sent.filter(|sent| is_id(sent.as_bytes()));
+        Self {
+            is_own_id: sent.is_none(),
+            id: sent.map_or_else(RequestId::made, |sent| RequestId(sent.clone())),
+            has_host: hosts == 1 || hosts == 0 && version < Version::HTTP_11,
+        }
     }
 }
 
@@ -345,11 +364,8 @@ impl Record {
     fn write_more(&self, now: Instant, stream: Option<&StreamRecord>) {
         let client = self.client.map(|client| client.to_string());
         let mut more = Vec::with_capacity(6);
-        more.extend(
-            client
-                .as_deref()
-                .map(|client| ("client", Value::Str(client))),
-        );
+        let client = client.as_deref().map(Value::Str);
+        more.extend(client.map(|client| ("client", client)));
         if let Some(stream) = stream {
             more.push(("end", Value::Word(stream.end)));
             more.push(("deltas", Value::U64(stream.deltas)));
@@ -406,20 +422,19 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(&X_REQUEST_ID, sent.parse().unwrap());
-            let (id, is_own) = RequestId::of(&headers);
-            assert_eq!((id.as_str() == sent, !is_own), (kept, kept), "{sent}");
+            let Seen { id, is_own_id, .. } = Seen::of(&headers, Version::HTTP_11);
+            assert_eq!((id.as_str() == sent, !is_own_id), (kept, kept), "{sent}");
         }
     }
 
     #[test]
     fn own_request_ids_are_uuids_and_never_the_same() {
-        let none = HeaderMap::new();
         let ids: HashSet<_> = (0..3 * IDS)
             .map(|_| {
-                let (mut id, is_own) = RequestId::of(&none);
+                let mut id = RequestId::made();
                 let before = id.clone();
                 id.detach();
-                assert_eq!((id.as_str(), is_own), (before.as_str(), true));
+                assert_eq!(id.as_str(), before.as_str());
                 let text = |id: &RequestId| id.as_bytes().as_ptr();
                 assert_ne!(text(&id), text(&before), "in memory of its own");
                 id.as_str().to_owned()

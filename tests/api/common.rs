@@ -1,7 +1,7 @@
 //! What holds for every response: paths, methods, error bodies, request ids, headers.
 
 use crate::kit::client::Headers;
-use crate::kit::{Provider, Reply, Server, request, until};
+use crate::kit::{Conn, Provider, Reply, Server, request, until};
 
 const NAMES: [(&str, &str); 3] = [
     ("x-content-type-options", "nosniff"),
@@ -85,6 +85,47 @@ fn paths_are_compared_as_raw_bytes() {
             assert!(reply.json()["error"].is_string(), "{path}: {}", reply.body);
         }
     }
+}
+
+#[test]
+fn each_request_has_one_host_but_none_is_needed_in_http_1_0() {
+    let provider = Provider::friendly();
+    let server = Server::start(&provider, "");
+    let (none, one, two) = ("", "Host: a\r\n", "Host: a\r\nhost: a\r\n");
+    for (line, ok) in [
+        ("GET /test", 200),
+        ("GET /auth/healthz", 200),
+        ("GET /nowhere", 404),
+        ("POST /auth/logout", 200),
+        ("POST /reset_chat", 200),
+        ("OPTIONS /test", 204),
+    ] {
+        for (version, hosts, status) in [
+            ("1.1", none, 400),
+            ("1.1", one, ok),
+            ("1.1", "Host:\r\n", ok),
+            ("1.1", two, 400),
+            ("1.0", none, ok),
+            ("1.0", one, ok),
+            ("1.0", two, 400),
+        ] {
+            let mut conn = Conn::tcp(server.direct);
+            let head = format!("{line} HTTP/{version}\r\n{hosts}Content-Length: 0\r\n\r\n");
+            let reply = conn.send(head.as_bytes()).reply();
+            assert_eq!(reply.status, status, "{version} {hosts:?} {line}");
+            assert_eq!(reply.head.all("x-request-id").len(), 1, "{line}");
+            if status == 400 {
+                let json = reply.json();
+                assert_eq!(json["error"], "Exactly one Host header is needed", "{line}");
+                assert_eq!(json["ok"].is_boolean(), line.contains("/auth/"), "{line}");
+            }
+        }
+    }
+    // Its body does not stand in the way of the next request.
+    let mut conn = Conn::tcp(server.direct);
+    conn.send(b"POST /deepseek_chat HTTP/1.1\r\nContent-Length: 4\r\n\r\nabcd");
+    conn.send(&request("GET /test", &[], None));
+    assert_eq!((conn.reply().status, conn.reply().status), (400, 200));
 }
 
 #[test]
