@@ -1,9 +1,11 @@
 //! The `[mail]` table: which server takes our mails, and how they are signed.
 
-use super::read::{Reader, Section, quoted};
+use toml::Value;
+
+use super::read::{Reader, Section, quoted, shown, truth};
 use super::{Language, Mail, MailServer, Secret, TlsMode, parse};
 
-/// Where `SMTP_TLS` asks for STARTTLS, unless the port says more.
+/// Where mails go unless the connection begins with TLS.
 const PORT: u16 = 587;
 /// "Submissions" (RFC 8314): TLS from the first byte, whatever `smtp_tls` says.
 const PORT_IMPLICIT_TLS: u16 = 465;
@@ -48,8 +50,12 @@ fn server(section: &mut Section<'_, '_>, warnings: &mut Vec<String>) -> Option<M
         "" => Ok(None),
         _ => parse::host(text).map(Some),
     });
-    let port = section.integer(("smtp_port", "SMTP_PORT"), PORT, 1..=u16::MAX);
-    let starttls = section.bool(("smtp_tls", "SMTP_TLS"), true);
+    let tls = section.parsed(("smtp_tls", "SMTP_TLS"), truth, tls_mode);
+    let port = match tls {
+        Some(TlsMode::Implicit) => PORT_IMPLICIT_TLS,
+        _ => PORT,
+    };
+    let port = section.integer(("smtp_port", "SMTP_PORT"), port, 1..=u16::MAX);
     let insecure = section.bool(("smtp_tls_insecure", "SMTP_TLS_INSECURE"), false);
     let user = section.text(("smtp_user", "SMTP_USER"), |text| {
         let fine = text.len() <= CREDENTIAL_BYTES_MAX && !text.contains(char::is_control);
@@ -75,8 +81,7 @@ fn server(section: &mut Section<'_, '_>, warnings: &mut Vec<String>) -> Option<M
     }
     let tls = match port {
         PORT_IMPLICIT_TLS => TlsMode::Implicit,
-        _ if starttls => TlsMode::StartTls,
-        _ => TlsMode::None,
+        _ => tls.unwrap_or(TlsMode::StartTls),
     };
     if insecure && tls != TlsMode::None {
         warnings.push(
@@ -106,6 +111,19 @@ fn server(section: &mut Section<'_, '_>, warnings: &mut Vec<String>) -> Option<M
         credentials,
         from: from?,
     })
+}
+
+/// `true` for STARTTLS, `false`, or `"implicit"`.
+fn tls_mode(value: &Value) -> Result<TlsMode, String> {
+    match value {
+        Value::Boolean(true) => Ok(TlsMode::StartTls),
+        Value::Boolean(false) => Ok(TlsMode::None),
+        Value::String(text) if text == "implicit" => Ok(TlsMode::Implicit),
+        other => Err(format!(
+            "{} is not allowed; true, false or \"implicit\"",
+            shown(other)
+        )),
+    }
 }
 
 /// The password and the variable it is looked for in.

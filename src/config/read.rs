@@ -209,12 +209,7 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// `true` or `false`; in the environment also 1, 0, yes, no, on, off.
     pub fn bool(&mut self, key: impl Into<Key>, default: bool) -> bool {
-        let typed = |text: &str| match text.to_ascii_lowercase().as_str() {
-            "1" | "true" | "yes" | "on" => Some(Value::Boolean(true)),
-            "0" | "false" | "no" | "off" => Some(Value::Boolean(false)),
-            _ => None,
-        };
-        self.parsed(key, typed, |value| {
+        self.parsed(key, truth, |value| {
             value
                 .as_bool()
                 .ok_or_else(|| format!("{} is not allowed; true or false", shown(value)))
@@ -371,6 +366,15 @@ impl<'r, 'a> Section<'r, 'a> {
             }
         }
         list
+    }
+}
+
+/// What the environment calls `true` or `false`.
+pub fn truth(text: &str) -> Option<Value> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Some(Value::Boolean(true)),
+        "0" | "false" | "no" | "off" => Some(Value::Boolean(false)),
+        _ => None,
     }
 }
 

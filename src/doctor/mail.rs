@@ -37,6 +37,13 @@ pub async fn check(report: &mut Report, config: &Config) {
                 "SMTP_HOST=… as the certificate names it, and upstream.ca_file if its authority is your own"
             }
             "STARTTLS is not offered" => "SMTP_PORT=465, or the port that offers STARTTLS",
+            "TLS failed" if server.tls == TlsMode::Implicit => {
+                "SMTP_TLS=1 and the port for STARTTLS (587), if this one does not begin with TLS"
+            }
+            "TLS failed" => "openssl s_client -starttls smtp -connect … shows why",
+            "no answer in time" if server.tls != TlsMode::Implicit => {
+                "SMTP_TLS=implicit if this port begins with TLS; else SMTP_HOST=… and SMTP_PORT=… that this host may reach"
+            }
             _ => "SMTP_HOST=… and SMTP_PORT=… of a server that this host may reach",
         };
         let what = format!("{}:{}: {error}", server.host, server.port);

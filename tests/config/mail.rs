@@ -67,6 +67,25 @@ fn the_port_says_how_tls_begins() {
 }
 
 #[test]
+fn tls_may_begin_the_connection_at_any_port() {
+    let server = |text: &str, variables: &[(&str, &str)]| {
+        let text = format!("[mail]\nsmtp_host = 'm'\nfrom = 'a@b.c'\n{text}");
+        let server = load(&text, variables).unwrap().mail.server.unwrap();
+        (server.port, server.tls)
+    };
+    let implicit = [("SMTP_TLS", "implicit")];
+    assert_eq!(
+        server("smtp_tls = 'implicit'", &[]),
+        (465, TlsMode::Implicit)
+    );
+    assert_eq!(server("", &implicit), (465, TlsMode::Implicit));
+    let elsewhere = "smtp_port = 2465";
+    assert_eq!(server(elsewhere, &implicit), (2465, TlsMode::Implicit));
+    assert_eq!(server(elsewhere, &[]), (2465, TlsMode::StartTls));
+    assert_eq!(server("", &[("SMTP_TLS", "on")]), (587, TlsMode::StartTls));
+}
+
+#[test]
 fn what_is_probably_not_meant_is_warned_of() {
     let warned = |variables: &[(&str, &str)], of: &str| {
         let host = [("SMTP_HOST", "m"), ("SMTP_USER", "a@b.c")];
@@ -114,6 +133,10 @@ fn each_mistake_is_one_clear_line() {
         (
             "[mail]\nlanguage = 'de'",
             "FILE: mail.language: \"de\" is not allowed; \"zh\" or \"en\"",
+        ),
+        (
+            "[mail]\nsmtp_tls = 'starttls'",
+            "FILE: mail.smtp_tls: \"starttls\" is not allowed; true, false or \"implicit\"",
         ),
         (
             "[mail]\nsmtp_password = 'x'",

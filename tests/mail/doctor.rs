@@ -6,7 +6,7 @@ use std::io::Write as _;
 use crate::kit::nginx::Nginx;
 use crate::kit::stores::{Accounts, Pair, Stores};
 use crate::kit::{Doctor, Provider, Server};
-use crate::postfix::{Authority, IMPLICIT, PLAIN, Postfix, STARTTLS};
+use crate::postfix::{Authority, ELSEWHERE, IMPLICIT, PLAIN, Postfix, STARTTLS};
 use crate::services::Services;
 use crate::site::{SECRET, USER, settings};
 
@@ -36,6 +36,20 @@ fn a_mail_server_that_refuses_the_login_or_cannot_be_trusted() {
     postfix.go_on();
     let config = settings(&postfix, STARTTLS) + &provider.row();
     doctor(&config).finds("certificate not accepted", "upstream.ca_file");
+}
+
+#[test]
+fn a_mail_server_whose_connections_begin_otherwise_than_is_said() {
+    let postfix = Postfix::start(&Authority::new());
+    postfix.logins.accept(USER, SECRET);
+    let provider = Provider::friendly();
+    let implicit = "mail.smtp_tls = \"implicit\"\n";
+    let config = |port, more| settings(&postfix, port) + more + &provider.row();
+    let found = doctor(&config(ELSEWHERE, implicit)).look();
+    assert_eq!((found.code, found.findings), (0, Vec::new()));
+    // It waits for TLS, and we for its greeting.
+    doctor(&config(ELSEWHERE, "")).finds("no answer in time", "SMTP_TLS=implicit if");
+    doctor(&config(STARTTLS, implicit)).finds("TLS failed", "SMTP_TLS=1 and the port for STARTTLS");
 }
 
 /// All parts at once, each with the configuration that is shipped: PostgreSQL behind PgBouncer, Redis, a

@@ -1,7 +1,7 @@
 //! What arrives when all is well.
 
 use crate::kit::{Person, until};
-use crate::postfix::{Authority, IMPLICIT, PLAIN, Postfix, STARTTLS};
+use crate::postfix::{Authority, ELSEWHERE, IMPLICIT, PLAIN, Postfix, STARTTLS};
 use crate::site::{SECRET, USER, forgot, lines, register, reset, server, user};
 
 const PLAINLY: &str = "mail.smtp_tls = false";
@@ -72,6 +72,15 @@ fn english_over_a_connection_that_begins_with_tls() {
     assert_eq!(bob.me(), 401);
     postfix.mail("Chat - Your password was reset");
     postfix.deliver(3);
+}
+
+#[test]
+fn a_connection_begins_with_tls_at_any_port_that_is_said_to() {
+    let postfix = Postfix::start(&Authority::new());
+    postfix.logins.accept(USER, SECRET);
+    let server = server(&postfix, ELSEWHERE, "mail.smtp_tls = \"implicit\"");
+    register(&server, "bob@example.org");
+    postfix.deliver(1);
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub const PLAIN: u16 = 25;
 pub const STARTTLS: u16 = 587;
 /// Takes mails after a login on a connection that begins with TLS.
 pub const IMPLICIT: u16 = 465;
+/// The same at a port that says nothing of it.
+pub const ELSEWHERE: u16 = 10_465;
 
 /// A mail server; it is stopped when dropped.
 pub struct Postfix {
@@ -116,7 +118,8 @@ impl Postfix {
         master.wait().expect("it is our child");
         let listens = |port| TcpStream::connect((self.host.as_str(), port)).is_ok();
         until("Postfix to leave its ports", || {
-            let left = ![PLAIN, STARTTLS, IMPLICIT].into_iter().any(listens);
+            let ports = [PLAIN, STARTTLS, IMPLICIT, ELSEWHERE];
+            let left = !ports.into_iter().any(listens);
             left.then_some(())
         });
     }
@@ -254,6 +257,7 @@ smtpd_error_sleep_time = 0
             "{host}:{PLAIN} inet n - n - - smtpd
 {host}:{STARTTLS} inet n - n - - smtpd -o smtpd_tls_security_level=encrypt {login}
 {host}:{IMPLICIT} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes {login}
+{host}:{ELSEWHERE} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes {login}
 postlog unix-dgram n - n - 1 postlogd
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
