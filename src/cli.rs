@@ -36,6 +36,8 @@ enum Command {
     /// Tell whether a configuration would start, print the memory sum and every limit, and look at the database
     Check(CheckArgs),
     /// Look for what breaks a server in practice, and print the lines that fix it
+    ///
+    /// Asks each provider for its models and one short question, which may cost something
     Doctor(doctor::DoctorArgs),
     /// Print a configuration file with every key, its default and why it is there
     ExampleConfig,

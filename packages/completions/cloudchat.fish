@@ -51,7 +51,7 @@ complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l listen -d
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l data-dir -d 'Folder for the stored data' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l url -d 'Where the server is published, such as https://example.com/cloudchat: asks one chat, which it reads for up to 20 s, and uses up this host\'s registrations of the hour' -r
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l json -d 'One line of JSON instead of text'
-complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand example-config" -s h -l help -d 'Print help'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand demo" -l listen -d 'Where to listen: host:port or unix:/path; may be repeated; replaces the file\'s list' -r
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand demo" -l data-dir -d 'Folder for the stored data' -r -F

@@ -1,8 +1,8 @@
 //! One HTTP request on a connection of its own, with a deadline for each step.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use std::{fmt, io};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -93,16 +93,51 @@ impl Reply {
 
 /// Why there was no answer.
 #[derive(Debug)]
-pub struct Unreached(String);
+pub struct Unreached {
+    what: String,
+    /// The server was reached, but its TLS handshake failed.
+    pub handshake: Option<Handshake>,
+}
+
+/// What went wrong in a TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// The certificate is not trusted, not valid now, or not for this name.
+    Certificate,
+    /// The server does not speak TLS.
+    NoTls,
+    /// The server refused.
+    Refused,
+}
+
+impl Unreached {
+    fn new(what: impl Into<String>) -> Self {
+        let (what, handshake) = (what.into(), None);
+        Self { what, handshake }
+    }
+
+    fn handshake(error: &io::Error) -> Self {
+        let tls = error.get_ref().and_then(|e| e.downcast_ref());
+        let handshake = match tls {
+            Some(rustls::Error::InvalidCertificate(_)) => Handshake::Certificate,
+            Some(rustls::Error::InvalidMessage(_)) => Handshake::NoTls,
+            _ => Handshake::Refused,
+        };
+        Self {
+            what: format!("the TLS handshake failed: {error}"),
+            handshake: Some(handshake),
+        }
+    }
+}
 
 impl fmt::Display for Unreached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.what)
     }
 }
 
 fn failed(what: &str) -> impl Fn(&dyn fmt::Display) -> Unreached {
-    move |cause| Unreached(format!("{what}: {cause}"))
+    move |cause| Unreached::new(format!("{what}: {cause}"))
 }
 
 /// Sends a request and reads the whole answer.
@@ -161,10 +196,12 @@ pub async fn watch(
         let name = ServerName::try_from(target.host.clone());
         let name = name.map_err(|error| failed("host")(&error))?;
         let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
-        Ok(Box::new(stream.map_err(|error| failed("TLS")(&error))?))
+        Ok(Box::new(
+            stream.map_err(|error| Unreached::handshake(&error))?,
+        ))
     };
     match timeout(CONNECT_TIMEOUT, connect).await {
-        Err(_) => Err(Unreached("connecting: no answer in time".into())),
+        Err(_) => Err(Unreached::new("connecting: no answer in time")),
         Ok(io) => exchange(io?, request, longest).await,
     }
 }
@@ -185,7 +222,7 @@ async fn exchange(
     let driver = tokio::spawn(async move { connection.await.unwrap_or_default() });
     let sent = clock::now();
     let answered = timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
-    let response = answered.map_err(|_| Unreached("no answer in time".into()))?;
+    let response = answered.map_err(|_| Unreached::new("no answer in time"))?;
     let response = response.map_err(|error| failed("no answer")(&error))?;
     let reply = read(response, sent, longest).await;
     driver.abort();
@@ -212,7 +249,7 @@ async fn read(
         let next = match timeout(left.min(ANSWER_TIMEOUT), incoming.frame()).await {
             Ok(next) => next,
             Err(_) if left <= ANSWER_TIMEOUT => break End::Watched,
-            Err(_) => return Err(Unreached("the answer stopped".into())),
+            Err(_) => return Err(Unreached::new("the answer stopped")),
         };
         match next {
             Some(Ok(frame)) => {

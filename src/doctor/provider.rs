@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::ask::{Trouble, ask};
-use super::fetch::{Reply, Target, fetch};
+use super::fetch::{Handshake, Reply, Target, Unreached, fetch};
 use super::{Report, SKEW_MAX};
 use crate::config::{Config, Provider};
 use crate::llm::transcoder::Fault;
@@ -48,9 +48,7 @@ pub async fn check(report: &mut Report, config: &Config) {
         let reply = match fetch(&target, &tls, "GET", "/models", &headers, "").await {
             Ok(reply) => reply,
             Err(why) => {
-                let what = format!("{} cannot be reached: {why}", row.name);
-                let fix = format!("curl -v {}/models shows why", row.base_url());
-                report.check("provider", Err((what, fix)));
+                report.check("provider", Err(unreached(row, &why)));
                 continue;
             }
         };
@@ -62,6 +60,27 @@ pub async fn check(report: &mut Report, config: &Config) {
             room(report, row, &models);
         }
     }
+}
+
+/// What is wrong with a provider that did not answer, and the line that fixes it.
+fn unreached(row: &Provider, why: &Unreached) -> (String, String) {
+    let name = &row.name;
+    let what = match why.handshake {
+        Some(_) => format!("{name}: {why}"),
+        None => format!("{name} cannot be reached: {why}"),
+    };
+    let fix = match why.handshake {
+        Some(Handshake::Certificate) => {
+            "base_url with the name in its certificate, and upstream.ca_file if its authority is your own".to_owned()
+        }
+        Some(Handshake::NoTls) => "base_url = \"http://…\", or the port that speaks TLS".to_owned(),
+        Some(Handshake::Refused) => format!(
+            "openssl s_client -connect {0}:{1} -servername {0} shows why",
+            row.host, row.port
+        ),
+        None => format!("curl -v {}/models shows why", row.base_url()),
+    };
+    (what, fix)
 }
 
 /// Our clock against the one that answered.
@@ -106,6 +125,22 @@ fn judge(
         let fix = format!("model = \"…\" (DEEPSEEK_MODEL){one}");
         return report.check("provider model", Err((what, fix)));
     }
+    let is_nowhere = models.is_none()
+        && matches!(
+            trouble,
+            Trouble::Failed(
+                Failure::NoEventStream
+                    | Failure::Refused {
+                        status: 404 | 405,
+                        ..
+                    }
+            )
+        );
+    if let Some(url) = is_nowhere.then(|| meant(row)).flatten() {
+        let what = format!("{name}: {text} at {}", row.base_url());
+        let fix = format!("base_url = \"{url}\" in the row (DEEPSEEK_BASE_URL)");
+        return report.check("provider", Err((what, fix)));
+    }
     let (check, fix) = match trouble {
         Trouble::Failed(Failure::Refused {
             status: 401 | 403, ..
@@ -130,6 +165,19 @@ fn judge(
         ),
     };
     report.check(check, Err((format!("{name}: {text}"), fix)));
+}
+
+/// The base URL that is probably meant, where nothing is found under the row's own: most end in a version.
+fn meant(row: &Provider) -> Option<String> {
+    let url = row.base_url();
+    if let Some(base) = url.strip_suffix("/chat/completions") {
+        return Some(base.to_owned());
+    }
+    let is_version = |part: &str| {
+        let number = part.strip_prefix('v');
+        number.is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    (!row.path.split('/').any(is_version)).then(|| url + "/v1")
 }
 
 /// Whether an answer of the longest length leaves room for its question.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::HeaderMap;
 
 use super::Report;
-use super::fetch::{Reply, Target, Unreached, fetch, watch};
+use super::fetch::{Handshake, Reply, Target, Unreached, fetch, watch};
 use super::provider::clock;
 use super::proxy::{Need, Proxies};
 use super::stream;
@@ -79,11 +79,7 @@ pub async fn check(report: &mut Report, config: &Config, url: &str) -> Result<()
     ) {
         (Ok(first), Ok(second)) => (first, second),
         (Err(why), _) | (_, Err(why)) => {
-            let fix = "systemctl status nginx cloudchat; curl -v shows why".to_owned();
-            report.check(
-                "site",
-                Err((format!("{url} cannot be reached: {why}"), fix)),
-            );
+            report.check("site", Err(unreached(url, &site, &why)));
             return Ok(());
         }
     };
@@ -115,6 +111,24 @@ pub async fn check(report: &mut Report, config: &Config, url: &str) -> Result<()
         report.check("stream", Err((why.to_string(), CURL.into())));
     }
     Ok(())
+}
+
+/// What is wrong with a site that did not answer, and the line that fixes it.
+fn unreached(url: &str, site: &Site, why: &Unreached) -> (String, String) {
+    let what = match why.handshake {
+        Some(_) => format!("{url}: {why}"),
+        None => format!("{url} cannot be reached: {why}"),
+    };
+    let host = &site.target.host;
+    let fix = match why.handshake {
+        Some(Handshake::Certificate) => format!(
+            "a valid certificate for {host} (certbot certificates lists yours), or upstream.ca_file if its authority is your own"
+        ),
+        Some(Handshake::NoTls) => "listen 443 ssl; in the site of the proxy".to_owned(),
+        Some(Handshake::Refused) => format!("server_name {host}; in the site of the proxy"),
+        None => "systemctl status nginx cloudchat; curl -v shows why".to_owned(),
+    };
+    (what, fix)
 }
 
 /// `http(s)://host[:port][/path]`.

@@ -8,28 +8,56 @@ use crate::store::{PostgresFacts, RedisFacts, inspect_postgres, inspect_redis};
 const POSTGRES_MIN: i32 = 130_000;
 /// Oldest Redis with all that we use.
 const REDIS_MIN: (u32, u32) = (6, 2);
-/// Share of `maxmemory` above which a Redis that evicts nothing is as good as full.
+/// Share of `maxmemory` above which a Redis is as good as full.
 const FULL: f64 = 0.95;
 
 pub fn check(report: &mut Report, store: &Store) {
     if let Some(database) = &store.database {
         match inspect_postgres(database) {
             Ok(facts) => postgres(report, &facts, database.statements, store),
-            Err(why) => report.check(
-                "database",
-                Err((why, "DATABASE_URL=postgres://… of a server that runs: systemctl status postgresql pgbouncer".into())),
-            ),
+            Err(why) => {
+                let fix = match is_handshake(&why) {
+                    true => {
+                        "sslmode=… and sslrootcert=… in DATABASE_URL, as the server's certificate needs them; sslmode=disable if it has none"
+                    }
+                    false => {
+                        "DATABASE_URL=postgres://… of a server that runs: systemctl status postgresql pgbouncer"
+                    }
+                };
+                report.check("database", Err((why, fix.into())));
+            }
         }
     }
     if let Some(redis) = &store.redis {
         match inspect_redis(redis) {
             Ok(facts) => self::redis(report, &facts),
-            Err(why) => report.check(
-                "redis",
-                Err((why, "REDIS_HOST=… and REDIS_PASSWORD=… of a server that runs: systemctl status redis-server".into())),
-            ),
+            Err(why) => {
+                // One that speaks no TLS waits for the end of what it takes for a line.
+                let fix = match is_handshake(&why) || redis.tls && why.contains("time") {
+                    true => {
+                        "rediss:// with the address and port that Redis has as tls-port, the name in its certificate, and redis.ca_file if its authority is your own"
+                    }
+                    false => {
+                        "REDIS_HOST=… and REDIS_PASSWORD=… of a server that runs: systemctl status redis-server"
+                    }
+                };
+                report.check("redis", Err((why, fix.into())));
+            }
         }
     }
+}
+
+/// Whether these are the words of a TLS handshake that failed.
+fn is_handshake(why: &str) -> bool {
+    let words = [
+        "TLS",
+        "handshake",
+        "certificate",
+        "InvalidCertificate",
+        "InvalidMessage",
+        "AlertReceived",
+    ];
+    words.iter().any(|word| why.contains(word))
 }
 
 fn postgres(report: &mut Report, facts: &PostgresFacts, statements: Statements, store: &Store) {
@@ -66,7 +94,7 @@ fn postgres(report: &mut Report, facts: &PostgresFacts, statements: Statements, 
             "pgbouncer",
             facts.keeps_statements || !facts.is_by_transaction || statements == Statements::Unnamed,
             "PgBouncer does not keep prepared statements: PostgreSQL plans each call anew",
-            "max_prepared_statements = 200 in pgbouncer.ini (PgBouncer 1.21 or later)",
+            "max_prepared_statements = 200 in pgbouncer.ini; database.statements = \"unnamed\" before PgBouncer 1.21",
         );
     } else {
         let ours = store
@@ -101,9 +129,9 @@ fn redis(report: &mut Report, facts: &RedisFacts) {
         "Redis has no maxmemory: it grows until the kernel ends something",
         "maxmemory 64mb",
     );
+    let is_full =
+        facts.memory_max > 0 && facts.memory_used as f64 >= FULL * facts.memory_max as f64;
     if let Some(policy) = facts.policy.as_deref() {
-        let is_full =
-            facts.memory_max > 0 && facts.memory_used as f64 >= FULL * facts.memory_max as f64;
         let what = match policy {
             "noeviction" if is_full => Some(
                 "Redis is full and evicts nothing (noeviction): logins and chats get 503"
@@ -124,6 +152,22 @@ fn redis(report: &mut Report, facts: &RedisFacts) {
             what.map_or(Ok(()), |what| Err((what, fix.to_owned()))),
         );
     }
+    let is_evicting = is_full && facts.policy.as_deref() != Some("noeviction");
+    let full = is_evicting.then(|| match facts.keys_for_ever {
+        0 => (
+            "Redis is full: limits and chats go before their time, then logins".to_owned(),
+            "a larger maxmemory: redis-cli CONFIG SET maxmemory …; the same in redis.conf"
+                .to_owned(),
+        ),
+        keys => (
+            format!(
+                "Redis is full, and {keys} of its keys never expire: what goes are limits, chats and logins"
+            ),
+            "a Redis of CloudChat's own, or an expiry for those keys and a larger maxmemory"
+                .to_owned(),
+        ),
+    });
+    report.check("redis memory", full.map_or(Ok(()), Err));
     if let Some(persists) = facts.persists {
         report.expect(
             "redis persistence",

@@ -15,7 +15,7 @@ use crate::kit::stores::{Accounts, Pair, Stores};
 use crate::kit::{Doctor, Provider, Server};
 
 #[path = "../services/services.rs"]
-mod services;
+pub mod services;
 
 use services::Services;
 
@@ -193,7 +193,7 @@ fn a_site_that_is_not_there_and_a_url_that_is_none() {
 }
 
 /// A database behind this server, with the newest schema.
-fn database(server: &str) -> Stores {
+pub fn database(server: &str) -> Stores {
     let services = shared();
     let accounts = Accounts::new(services.address(server), services.address("POSTGRES"));
     Stores::fresh(&Pair {
@@ -255,7 +255,7 @@ fn pgbouncer_with_a_wrong_pool_mode() {
 }
 
 /// Sends commands; the last answer.
-fn redis(url: &str, commands: &[&str]) -> String {
+pub fn redis(url: &str, commands: &[&str]) -> String {
     let (user, address) = url
         .trim_start_matches("redis://:")
         .split_once('@')

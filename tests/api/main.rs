@@ -29,6 +29,7 @@ mod cross_site;
 mod demo;
 mod doctor;
 mod doctor_proxies;
+mod doctor_reach;
 mod drain;
 mod durable;
 mod embedded;

@@ -13,6 +13,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether two connections share one of the server's.
 const LOOKS_MAX: usize = 10;
+/// Connections made one after the other to see whether one gets what another had.
+const CONNECTIONS_MAX: usize = 5;
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub fn inspect(database: &Database) -> Result<PostgresFacts, String> {
         let one = server.connect().await.map_err(|error| error.to_string())?;
         let two = server.connect().await.map_err(|error| error.to_string())?;
         let schema = migrate::check(&one).await;
-        let seen = look(&one, &two, database, schema).await;
+        let seen = look(&server, &one, &two, schema).await;
         one.abort();
         two.abort();
         seen.map_err(|error| error.to_string())
@@ -65,23 +67,21 @@ pub fn would_start(database: &Database) -> Result<(), String> {
 }
 
 async fn look(
+    server: &Server,
     one: &Connection,
     two: &Connection,
-    database: &Database,
     schema: Result<(), String>,
 ) -> Result<PostgresFacts, Trouble> {
     const FACTS: &str = "SELECT current_setting('server_version_num')::int4,
-        current_setting('max_connections')::int4, inet_server_port()";
+        current_setting('max_connections')::int4";
     let rows = one.once(FACTS, &[]).await?;
     let row = rows.first().ok_or(Trouble::NoConnection)?;
-    let port: Option<i32> = row.try_get(2)?;
     let (version, connections_max) = (row.try_get(0)?, row.try_get(1)?);
-    let mut is_pooled = has_another_port(database, port);
     let mut is_by_transaction = false;
     for _ in 0..LOOKS_MAX {
         // With a server connection for each of ours they never meet on one.
         if backend(one).await? == backend(two).await? {
-            (is_pooled, is_by_transaction) = (true, true);
+            is_by_transaction = true;
             break;
         }
     }
@@ -89,7 +89,7 @@ async fn look(
         version,
         connections_max,
         schema,
-        is_pooled,
+        is_pooled: is_by_transaction || keeps_connections(server).await?,
         is_by_transaction,
         keeps_statements: one.has_names_of_the_pooler().await?,
         // Last, for a pooler that has none closes the connection.
@@ -106,15 +106,21 @@ async fn has_transactions(connection: &Connection) -> Result<bool, Trouble> {
     }
 }
 
-/// Whether the server itself listens elsewhere: a pooler has a port of its own, and may reach the server
-/// by a Unix socket.
-fn has_another_port(database: &Database, port: Option<i32>) -> bool {
-    let hosts = database
-        .hosts
-        .iter()
-        .filter(|(host, _)| !host.starts_with('/'));
-    let ports: Vec<i32> = hosts.map(|(_, port)| i32::from(*port)).collect();
-    !ports.is_empty() && ports.into_iter().all(|ours| port != Some(ours))
+/// Whether a new connection gets a process that one before it had, as from a pooler that hands them out by the
+/// session. PostgreSQL itself makes one for each; ports say nothing, for they may be mapped.
+async fn keeps_connections(server: &Server) -> Result<bool, Trouble> {
+    let mut seen = Vec::with_capacity(CONNECTIONS_MAX);
+    for _ in 0..CONNECTIONS_MAX {
+        let connection = server.connect().await?;
+        let process = backend(&connection).await;
+        connection.abort();
+        let process = process?;
+        if seen.contains(&process) {
+            return Ok(true);
+        }
+        seen.push(process);
+    }
+    Ok(false)
 }
 
 /// The process that serves this connection now.

@@ -18,6 +18,8 @@ pub struct RedisFacts {
     pub memory_max: u64,
     /// What is in use.
     pub memory_used: u64,
+    /// Keys of all its databases that never expire; none of ours is one.
+    pub keys_for_ever: u64,
     /// `maxmemory-policy`.
     pub policy: Option<String>,
     /// It writes down what it holds, one way or another.
@@ -87,6 +89,7 @@ pub fn inspect(redis: &Redis) -> Result<RedisFacts, String> {
         version: (version.next().unwrap_or(0), version.next().unwrap_or(0)),
         memory_max: number("maxmemory"),
         memory_used: number("used_memory"),
+        keys_for_ever: info.lines().filter_map(keys_for_ever).sum(),
         policy: setting("maxmemory-policy")
             .or_else(|| field("maxmemory_policy").map(str::to_owned)),
         persists: persists.map(|(appends, save)| appends == "yes" || !save.is_empty()),
@@ -98,6 +101,17 @@ pub fn inspect(redis: &Redis) -> Result<RedisFacts, String> {
         .iter()
         .all(|name| field(name).is_none_or(|status| status == "ok")),
     })
+}
+
+/// Of a line such as `db0:keys=5,expires=3,avg_ttl=0`: 2.
+fn keys_for_ever(line: &str) -> Option<u64> {
+    let (database, counts) = line.strip_prefix("db")?.split_once(':')?;
+    database.parse::<u32>().ok()?;
+    let count = |name: &str| -> Option<u64> {
+        let mut counts = counts.split(',').filter_map(|count| count.split_once('='));
+        counts.find(|(known, _)| *known == name)?.1.parse().ok()
+    };
+    count("keys")?.checked_sub(count("expires")?)
 }
 
 async fn ask(
