@@ -2,45 +2,45 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep_until, timeout};
 
 use crate::app::{Phase, Shared};
 use crate::budget::Budget;
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::hasher;
 use crate::limits::{KeyedPool, Windows};
 use crate::log::{self, Value};
 use crate::mail::Sender;
 use crate::memory;
-use crate::saver::SAVE_TIMEOUT;
 use crate::scrape;
 use crate::store::{Backend, Upkeep};
 use crate::upstream;
 use crate::worker::{self, Event, Mailing, Setup};
 
+mod ending;
+mod inherit;
+mod lineage;
 mod notify;
 mod parts;
 mod signals;
 mod sockets;
 mod upgrade;
 
+use ending::TOLD;
+use inherit::Inheritance;
+use lineage::Lineage;
 use notify::Watchdog;
 use parts::{Parts, Turn};
 pub use signals::Signals;
 use signals::{Heard, Told};
 use sockets::Bound;
 pub use upgrade::outcome_address;
-use upgrade::{Inheritance, Predecessor, Program, Successor};
+use upgrade::{Predecessor, Program, Successor};
 
 /// Clients counted in the process while the session store is down.
 const FALLBACK_CLIENTS_MAX: usize = 10_000;
-/// After the drain time: workers end by themselves, or are left behind.
-const WORKERS_TIMEOUT: Duration = Duration::from_secs(8);
-const AT_ONCE: &str = "a second signal: ended at once";
 
 /// A running server.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ pub struct Running {
     retired: Vec<Bound>,
     /// The way to the process that served before, until we serve.
     control: Option<std::os::unix::net::UnixStream>,
+    /// The processes that served before, once there is one, and that which serves next.
+    lineage: Option<Lineage>,
     program: Program,
 }
 
@@ -65,8 +67,9 @@ pub struct Running {
 /// # Errors
 /// It cannot start, or a part of it has died.
 pub fn run(config: Config, budget: &Budget) -> Result<(), String> {
-    let signals = Signals::listen()?;
+    // It may go on in another process, and the runtime is better made there.
     let inheritance = Inheritance::take()?;
+    let signals = Signals::listen()?;
     prepare(config, budget, inheritance)?.until_signal(signals)
 }
 
@@ -173,6 +176,7 @@ fn prepare(config: Config, budget: &Budget, inheritance: Inheritance) -> Result<
             letters,
         },
         control,
+        lineage: inheritance.lineage,
         held,
         retired,
         program: Program::of_this_process(),
@@ -202,14 +206,14 @@ impl Running {
     async fn live(mut self, heard: &mut Heard) -> Result<(), String> {
         let entered = tokio::select! {
             entered = self.enter() => entered,
-            () = heard.stop() => return self.leave(heard).await,
+            () = heard.stop() => return self.leave(heard, TOLD).await,
         };
         entered?;
         // Starting has left more than this thread will ever need again.
         memory::collect();
         loop {
             match self.parts.turn(heard).await {
-                Turn::Told(Told::Stop) => return self.leave(heard).await,
+                Turn::Told(Told::Stop) => return self.leave(heard, TOLD).await,
                 Turn::Died(cause) => return Err(cause),
                 Turn::Told(Told::Upgrade) => {}
             }
@@ -217,10 +221,10 @@ impl Running {
             notify::reloading();
             let patience = self.shared.config.server.upgrade_timeout;
             let outcome = tokio::select! {
-                outcome = Successor::start(&self.program, &self.held, patience) => outcome,
+                outcome = Successor::start(&self.program, &self.held, &mut self.lineage, patience) => outcome,
                 turn = self.parts.turn_to_end(heard) => match turn {
                     Turn::Died(cause) => return Err(cause),
-                    Turn::Told(_) => return self.leave(heard).await,
+                    Turn::Told(_) => return self.leave(heard, TOLD).await,
                 },
             };
             match outcome {
@@ -247,7 +251,10 @@ impl Running {
                 None => return Err("the workers are gone".to_owned()),
             }
         }
-        let mut predecessor = self.control.take().map(Predecessor::new).transpose()?;
+        let hears_leaving = self.lineage.is_some();
+        let control = self.control.take();
+        let predecessor = control.map(|control| Predecessor::new(control, hears_leaving));
+        let mut predecessor = predecessor.transpose()?;
         if let Some(predecessor) = &mut predecessor {
             predecessor.wait_for_go().await;
             // The last thing that may fail, and the first that the other notices.
@@ -270,115 +277,6 @@ impl Running {
     fn status(&self) -> String {
         let addresses: Vec<String> = self.addresses.iter().map(Listen::to_string).collect();
         format!("Serving at {}", addresses.join(" "))
-    }
-
-    /// Ends the process after the drain time, or at once when told again.
-    async fn leave(self, heard: &mut Heard) -> Result<(), String> {
-        let drain = self.shared.config.server.drain_timeout;
-        notify::stopping();
-        log::info("draining", &[("ms", Value::Millis(drain))]);
-        tokio::select! {
-            ended = self.stop(drain) => ended,
-            () = heard.stop() => Err(AT_ONCE.to_string()),
-        }
-    }
-
-    /// Lets another process serve, and what runs here come to its end.
-    async fn hand_over(
-        mut self,
-        mut successor: Successor,
-        heard: &mut Heard,
-    ) -> Result<(), String> {
-        let limit = self.shared.config.chat.stream_max + SAVE_TIMEOUT;
-        let pid = successor.pid();
-        notify::main_pid(pid);
-        successor.announce().await;
-        // The files of Unix sockets are the other's from now on.
-        self.held.clear();
-        self.phases.send_replace(Phase::HandedOver);
-        // Whoever scrapes is to meet the other.
-        self.parts
-            .scrape
-            .take()
-            .map_or(Ok(()), scrape::Running::stop)?;
-        upgrade::tell_outcome(Ok(pid));
-        if let Some(predecessor) = &mut self.parts.predecessor {
-            predecessor.hand_on().await;
-        }
-        let fields = [("to", Value::U64(pid.into())), ("ms", Value::Millis(limit))];
-        log::info("handed over", &fields);
-        let deadline = clock::now() + limit;
-        // Whether it has not been replaced in its turn.
-        let mut is_current = true;
-        while self.parts.left > 0 {
-            tokio::select! {
-                event = self.parts.next_event() => if event? {
-                    successor.give_letters().await;
-                },
-                told = heard.next() => match told {
-                    Told::Stop => return self.leave(heard).await,
-                    Told::Upgrade => log::warn("already handed over", &fields),
-                },
-                replaced = successor.replaced(), if is_current => {
-                    if !replaced {
-                        return self.end_with(successor, heard).await;
-                    }
-                    is_current = false;
-                }
-                () = sleep_until(deadline) => break,
-            }
-        }
-        self.close(Duration::ZERO).await
-    }
-
-    /// The new process has ended, and nobody serves now. With the last process gone, systemd starts
-    /// the service again, unless somebody has stopped it.
-    async fn end_with(self, mut successor: Successor, heard: &mut Heard) -> Result<(), String> {
-        match successor.ended().await {
-            Some(status) if status.success() => self.leave(heard).await,
-            status => {
-                let status = status.map_or("is lost".to_owned(), |status| status.to_string());
-                let cause = format!("the new process ended: {status}");
-                log::error("successor lost", &[("cause", Value::Str(&cause))]);
-                self.leave(heard).await?;
-                Err(cause)
-            }
-        }
-    }
-
-    /// Stops listening, gives what runs `drain` to end, then ends it, and closes the stores.
-    ///
-    /// # Errors
-    /// A worker did not end in time, or not well, or the stores could not be closed.
-    pub async fn stop(mut self, drain: Duration) -> Result<(), String> {
-        // Before it began, they were another's.
-        if *self.phases.borrow() >= Phase::Running {
-            self.held.iter().for_each(Bound::remove_file);
-        }
-        self.held.clear();
-        self.phases.send_replace(Phase::Draining);
-        self.close(drain).await
-    }
-
-    /// Gives the workers `drain` to end, then has them end, and closes the stores.
-    async fn close(mut self, drain: Duration) -> Result<(), String> {
-        let parts = &mut self.parts;
-        match timeout(drain, parts.all_ended()).await {
-            Ok(ended) => ended?,
-            Err(_) => {
-                self.phases.send_replace(Phase::Ending);
-                let ended = timeout(WORKERS_TIMEOUT, parts.all_ended()).await;
-                ended.map_err(|_| format!("{} workers did not end in time", self.parts.left))??;
-            }
-        }
-        for worker in self.workers {
-            worker.join().map_err(|_| "a worker panicked")?;
-        }
-        self.parts.scrape.map_or(Ok(()), scrape::Running::stop)?;
-        self.parts.hasher.stop()?;
-        self.parts.backend.stop()?;
-        log::info("stopped", &[]);
-        Ok(())
     }
 }
 

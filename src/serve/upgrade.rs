@@ -7,30 +7,33 @@
 //! nothing: it is ended, and the old one goes on.
 //!
 //! Afterwards the control socket tells the new process when the old one's mail sender has stopped
-//! (two senders at work would send letters twice), and each of them when the other has ended.
+//! (two senders at work would send letters twice), and each of them when the other is told to end, or has
+//! ended. On a stop the new process is the last to end ([`Lineage`]).
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::os::unix::process::{CommandExt as _, parent_id};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
+use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use super::sockets::{Bound, Origin, gather};
-use crate::config;
-
-/// Holds the old process's id, the control socket's number, and those of the listening sockets:
-/// `<pid> <control> <systemd's, with commas> <own, with commas>`.
-const VARIABLE: &str = "CLOUDCHAT_PREDECESSOR";
+use super::inherit::{Passed, VARIABLE};
+use super::lineage::Lineage;
+use super::sockets::{Bound, Origin};
 
 // What the two say to each other, each a byte.
+/// New: my process id, in the four bytes that follow; see [`Detached`].
+const DETACHED: u8 = b'D';
 /// New: set up.
 const READY: u8 = b'R';
 /// Old: accept.
@@ -43,6 +46,8 @@ const ANNOUNCED: u8 = b'M';
 const LETTERS: u8 = b'L';
 /// New: a process newer than me serves now.
 const HANDED_ON: u8 = b'H';
+/// New: told to end, as you are to.
+const LEAVING: u8 = b'E';
 
 /// How long a process that has closed its control socket may take to end.
 const END_TRIES: u32 = 100;
@@ -89,111 +94,6 @@ fn without_deleted(path: PathBuf) -> PathBuf {
     text.map(PathBuf::from).unwrap_or(path)
 }
 
-/// What this process was started with.
-#[derive(Debug, Default)]
-pub struct Inheritance {
-    /// Sockets that listen already.
-    pub sockets: Vec<Bound>,
-    /// The way to the process that serves until we do.
-    pub predecessor: Option<std::os::unix::net::UnixStream>,
-}
-
-impl Inheritance {
-    /// Takes what systemd or an old process has passed on. To be called once, and first.
-    ///
-    /// # Errors
-    /// One line on what cannot be used.
-    pub fn take() -> Result<Self, String> {
-        if let Some(passed) = config::environment(VARIABLE)
-            && let Some(passed) = Passed::parse(&passed)
-            && passed.pid == parent_id()
-        {
-            return passed.take();
-        }
-        let fds = sd_notify::listen_fds();
-        let fds = fds.map_err(|error| format!("sockets from systemd (LISTEN_FDS): {error}"))?;
-        // They help whoever reads the error, and may be another process's.
-        let names = config::environment("LISTEN_FDNAMES").unwrap_or_default();
-        let mut names = names.split(':');
-        let sockets = fds.map(|fd| {
-            let name = names.next().unwrap_or_default();
-            adopt(fd, Origin::Systemd).map_err(|error| format!("{error} (named {name:?})"))
-        });
-        let sockets: Vec<Bound> = sockets.collect::<Result<_, String>>()?;
-        Ok(Self {
-            sockets: gather(sockets),
-            predecessor: None,
-        })
-    }
-}
-
-/// [`VARIABLE`], parsed.
-#[derive(Debug, PartialEq)]
-struct Passed {
-    pid: u32,
-    control: RawFd,
-    systemd: Vec<RawFd>,
-    own: Vec<RawFd>,
-}
-
-impl Passed {
-    fn parse(text: &str) -> Option<Self> {
-        let numbers = |text: &str| -> Option<Vec<RawFd>> {
-            let numbers = text.split(',').filter(|number| !number.is_empty());
-            numbers.map(|number| number.parse().ok()).collect()
-        };
-        let mut parts = text.split(' ');
-        let mut next = || parts.next();
-        Some(Self {
-            pid: next()?.parse().ok()?,
-            control: next()?.parse().ok()?,
-            systemd: numbers(next()?)?,
-            own: numbers(next()?)?,
-        })
-    }
-
-    fn text(&self) -> String {
-        let numbers = |fds: &[RawFd]| {
-            let numbers: Vec<String> = fds.iter().map(RawFd::to_string).collect();
-            numbers.join(",")
-        };
-        let (systemd, own) = (numbers(&self.systemd), numbers(&self.own));
-        format!("{} {} {systemd} {own}", self.pid, self.control)
-    }
-
-    fn take(self) -> Result<Inheritance, String> {
-        let control = take(self.control).map_err(|error| format!("{VARIABLE}: {error}"))?;
-        let predecessor = std::os::unix::net::UnixStream::from(control);
-        let systemd = self.systemd.iter().map(|fd| adopt(*fd, Origin::Systemd));
-        let own = self.own.iter().map(|fd| adopt(*fd, Origin::Own));
-        let sockets: Vec<Bound> = systemd.chain(own).collect::<Result<_, String>>()?;
-        Ok(Inheritance {
-            sockets: gather(sockets),
-            predecessor: Some(predecessor),
-        })
-    }
-}
-
-fn adopt(fd: RawFd, origin: Origin) -> Result<Bound, String> {
-    let bound = take(fd).map_err(|error| format!("cannot be used: {error}"));
-    let bound = bound.and_then(|fd| Bound::adopt(fd, origin));
-    bound.map_err(|error| format!("the inherited file descriptor {fd} {error}"))
-}
-
-/// A file descriptor that this process was started with.
-fn take(fd: RawFd) -> io::Result<OwnedFd> {
-    #[expect(unsafe_code, reason = "fcntl(2) with F_SETFD touches no memory")]
-    // SAFETY: as above; a number that is not open gives an error.
-    let set = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-    if set < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    #[expect(unsafe_code, reason = "a number in the environment is all there is")]
-    // SAFETY: it is open, and was opened for us: each number that is passed on is taken once,
-    // before anything else is opened.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// What the old process says after the handover.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Word {
@@ -207,18 +107,26 @@ pub enum Word {
 #[derive(Debug)]
 pub struct Predecessor {
     control: UnixStream,
+    /// Whether it knows [`LEAVING`]; earlier versions do not.
+    hears_leaving: bool,
 }
 
 impl Predecessor {
-    /// Must be called within the runtime.
+    /// Must be called within the runtime. `hears_leaving`: it has passed on a [`Lineage`].
     ///
     /// # Errors
     /// The socket cannot be used.
-    pub fn new(control: std::os::unix::net::UnixStream) -> Result<Self, String> {
+    pub fn new(
+        control: std::os::unix::net::UnixStream,
+        hears_leaving: bool,
+    ) -> Result<Self, String> {
         let new = control.set_nonblocking(true);
         let new = new.and_then(|()| UnixStream::from_std(control));
         let control = new.map_err(|error| format!("{VARIABLE}: {error}"))?;
-        Ok(Self { control })
+        Ok(Self {
+            control,
+            hears_leaving,
+        })
     }
 
     /// Says that this process is set up, and waits until it is to accept. A predecessor that is
@@ -237,6 +145,13 @@ impl Predecessor {
     /// Says that this process has been replaced in its turn.
     pub async fn hand_on(&mut self) {
         say(&mut self.control, HANDED_ON).await;
+    }
+
+    /// Says that this process has been told to end.
+    pub async fn leave(&mut self) {
+        if self.hears_leaving {
+            say(&mut self.control, LEAVING).await;
+        }
     }
 
     /// What it says next. May be dropped and called again.
@@ -259,10 +174,45 @@ async fn listen(control: &mut UnixStream, word: u8) -> bool {
     matches!(control.read(&mut heard).await, Ok(1) if heard[0] == word)
 }
 
+/// The id of a new process that is not the child of the old one any more, as it is told.
+#[derive(Debug)]
+pub struct Detached(Pid);
+
+impl Detached {
+    /// What is said of process `pid`.
+    pub fn word(pid: i32) -> [u8; 5] {
+        let [a, b, c, d] = pid.to_le_bytes();
+        [DETACHED, a, b, c, d]
+    }
+
+    fn heard(word: &[u8]) -> Option<Self> {
+        let pid = word.strip_prefix(&[DETACHED])?;
+        let pid = i32::from_le_bytes(pid.try_into().ok()?);
+        Some(pid)
+            .filter(|pid| *pid > 0)
+            .and_then(Pid::from_raw)
+            .map(Self)
+    }
+}
+
+/// What the new process says after the handover.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// A newer process serves now.
+    HandedOn,
+    /// It has been told to end.
+    Leaving,
+    /// It has ended, with neither.
+    Gone,
+}
+
 /// The new process.
 #[derive(Debug)]
 pub struct Successor {
+    /// The process that was started.
     child: Child,
+    /// The one that it has put in its place, as all but earlier versions do.
+    detached: Option<Detached>,
     control: UnixStream,
     /// Until then it is ended when this is dropped.
     serves: bool,
@@ -276,13 +226,15 @@ impl Successor {
     pub async fn start(
         program: &Program,
         sockets: &[Bound],
+        lineage: &mut Option<Lineage>,
         patience: Duration,
     ) -> Result<Self, String> {
         let path = program.path()?;
-        let (child, control) = spawn(program, &path, sockets)
+        let (child, control) = spawn(program, &path, sockets, lineage)
             .map_err(|error| format!("{} cannot be started: {error}", path.display()))?;
         let mut successor = Self {
             child,
+            detached: None,
             control,
             serves: false,
         };
@@ -293,7 +245,7 @@ impl Successor {
             }
             Ok(false) => Err(match successor.ended().await {
                 Some(status) => format!("the new process ended with {status}"),
-                None => "the new process has closed its control socket".to_owned(),
+                None => "the new process ended; its own lines in the log say why".to_owned(),
             }),
             Err(_) => Err(format!(
                 "it was not ready within {} s",
@@ -303,7 +255,17 @@ impl Successor {
     }
 
     async fn come_up(&mut self) -> bool {
-        if !listen(&mut self.control, READY).await {
+        let mut word = Detached::word(0);
+        let Ok(mut len) = self.control.read(&mut word).await else {
+            return false;
+        };
+        self.detached = Detached::heard(&word[..len]);
+        if self.detached.is_some() {
+            // It is about to end, and only then the other has another parent.
+            drop(self.child.wait());
+            len = self.control.read(&mut word[..1]).await.unwrap_or(0);
+        }
+        if word[..len] != [READY] {
             return false;
         }
         say(&mut self.control, GO).await;
@@ -312,7 +274,10 @@ impl Successor {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        match &self.detached {
+            Some(Detached(pid)) => pid.as_raw_pid().unsigned_abs(),
+            None => self.child.id(),
+        }
     }
 
     /// Says that systemd knows it.
@@ -325,15 +290,22 @@ impl Successor {
         say(&mut self.control, LETTERS).await;
     }
 
-    /// Resolves when it has been replaced in its turn (`true`), or has ended without. May be dropped
-    /// and called again.
-    pub async fn replaced(&mut self) -> bool {
-        listen(&mut self.control, HANDED_ON).await
+    /// What it says next. May be dropped and called again.
+    pub async fn next(&mut self) -> News {
+        let mut heard = [0];
+        match self.control.read(&mut heard).await {
+            Ok(1) if heard == [HANDED_ON] => News::HandedOn,
+            Ok(1) if heard == [LEAVING] => News::Leaving,
+            _ => News::Gone,
+        }
     }
 
-    /// How it ended, if it does so soon.
+    /// How it ended, if it does so soon, and is still our child.
     pub async fn ended(&mut self) -> Option<ExitStatus> {
         for _ in 0..END_TRIES {
+            if self.detached.is_some() {
+                break;
+            }
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Some(status);
             }
@@ -341,14 +313,35 @@ impl Successor {
         }
         None
     }
+
+    /// Ends it, whichever process it is by now.
+    fn end(&mut self) {
+        // Both fail only if it has been waited for.
+        self.child.kill().unwrap_or_default();
+        drop(self.child.wait());
+        // By now it has told of the process in its place, or there is none.
+        let mut word = Detached::word(0);
+        for _ in 0..END_TRIES {
+            match rustix::io::read(&self.control, &mut word) {
+                Ok(1..) => self.detached = self.detached.take().or(Detached::heard(&word)),
+                Err(Errno::AGAIN) => {
+                    let Some(Detached(pid)) = self.detached else {
+                        return;
+                    };
+                    // It has the socket open, so the id is still its own.
+                    kill_process(pid, Signal::KILL).unwrap_or_default();
+                    thread::sleep(END_PAUSE);
+                }
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
 }
 
 impl Drop for Successor {
     fn drop(&mut self) {
         if !self.serves {
-            // Both fail only if it has been waited for.
-            self.child.kill().unwrap_or_default();
-            drop(self.child.wait());
+            self.end();
         }
     }
 }
@@ -357,10 +350,18 @@ fn spawn(
     program: &Program,
     path: &std::path::Path,
     sockets: &[Bound],
+    lineage: &mut Option<Lineage>,
 ) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let control = inheritable(&theirs)?;
+    if lineage.is_none() {
+        *lineage = Some(Lineage::new()?);
+    }
+    let ends = lineage.iter().flat_map(Lineage::ends);
+    let ends: Vec<OwnedFd> = ends
+        .map(|end| inheritable(&end))
+        .collect::<io::Result<_>>()?;
     let (mut systemd, mut own) = (Vec::new(), Vec::new());
     for bound in sockets {
         let list = match bound.origin {
@@ -377,6 +378,7 @@ fn spawn(
         control: control.as_raw_fd(),
         systemd: numbers(&systemd),
         own: numbers(&own),
+        lineage: numbers(&ends),
     };
     let child = Command::new(path)
         .arg0(&program.called)
@@ -424,18 +426,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_passed_on_arrives() {
-        for (systemd, own) in [(vec![], vec![7, 8]), (vec![5], vec![]), (vec![], vec![])] {
-            let passed = Passed {
-                pid: 12,
-                control: 4,
-                systemd,
-                own,
-            };
-            assert_eq!(Passed::parse(&passed.text()), Some(passed));
-        }
-        for text in ["", "1", "1 2 3", "x 2 3 4", "1 2 a 4", "1 2 3 4,b"] {
-            assert_eq!(Passed::parse(text), None, "{text}");
+    fn a_detached_process_is_told_by_its_id() {
+        let told = Detached::heard(&Detached::word(70_000)).map(|Detached(pid)| pid.as_raw_pid());
+        assert_eq!(told, Some(70_000));
+        for word in [
+            &Detached::word(0)[..],
+            &Detached::word(-1),
+            b"R",
+            b"",
+            b"D123",
+        ] {
+            assert!(Detached::heard(word).is_none(), "{word:?}");
         }
     }
 

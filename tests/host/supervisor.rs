@@ -263,6 +263,17 @@ impl Service {
         stat.is_ok_and(|stat| !stat.contains(") Z "))
     }
 
+    /// All that run a program of this service's, whosever children they are.
+    pub fn processes(&self) -> Vec<i32> {
+        let all = fs::read_dir("/proc").expect("it is mounted").flatten();
+        all.filter(|entry| {
+            let program = fs::read_link(entry.path().join("exe"));
+            program.is_ok_and(|program| program.starts_with(self.folder.path()))
+        })
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+    }
+
     pub fn log(&self) -> String {
         let bytes = fs::read(self.path("stderr")).expect("it was made at the start");
         String::from_utf8_lossy(&bytes).into_owned()

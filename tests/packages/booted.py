@@ -26,25 +26,35 @@ mount -t tmpfs -o mode=1777 tmpfs dev/shm
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 mount --rbind /sys sys
+options=
+case $2 in
+v1)
+  # In a container systemd takes its own arguments for those of the kernel.
+  options="systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1"
+  mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
+  mkdir sys/fs/cgroup/systemd
+  mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd ;;
+v2) mount -t cgroup2 cgroup2 sys/fs/cgroup ;;
+esac
 # Another cgroup namespace sees its own part of the tree only in a mount of its own.
-[ ! -e sys/fs/cgroup/cgroup.controllers ] || mount -t cgroup2 cgroup2 sys/fs/cgroup
+[ -n "$2" ] || [ ! -e sys/fs/cgroup/cgroup.controllers ] || mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 pivot_root . mnt
 umount -l mnt
-exec env -i container=test PATH="$PATH" /lib/systemd/systemd --system --unit=basic.target --show-status=false
+exec env -i container=test PATH="$PATH" /lib/systemd/systemd --system --unit=basic.target --show-status=false $options
 """
 
 
 class Machine:
-    """A systemd that runs; everything in it ends with it."""
+    """A systemd that runs; everything in it ends with it. `cgroup`: `v1` or `v2`, instead of what the machine has."""
 
-    def __init__(self, tree):
-        self.tree = tree
+    def __init__(self, tree, cgroup=""):
+        self.tree, self.cgroup = tree, cgroup
 
     def __enter__(self):
         self.unshare = subprocess.Popen(
-            ["unshare", "-p", "-m", "-f", "-u", "-i", "-C", "sh", "-c", SCRIPT, "sh", self.tree.root],
+            ["unshare", "-p", "-m", "-f", "-u", "-i", "-C", "sh", "-c", SCRIPT, "sh", self.tree.root, self.cgroup],
             env=CLEAN, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             children = f"/proc/{self.unshare.pid}/task/{self.unshare.pid}/children"

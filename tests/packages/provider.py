@@ -3,8 +3,8 @@
     provider.py PORT [CERTIFICATE]     HTTP, or HTTPS with a PEM file of certificate and key
     provider.py --names PORT           answers `provider.test` with 127.0.0.1
 
-A question with the word "slowly" takes three seconds, one with "How many" gets the number of messages; prints a line
-when it listens.
+A question with "slowly" takes three seconds, one with "very slowly" six, one with "How many" gets the number of
+messages; prints a line when it listens.
 """
 
 import json
@@ -34,6 +34,7 @@ class Provider(BaseHTTPRequestHandler):
         messages = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
         question = messages[-1]["content"]
         slow = "slowly" in question
+        pause = SLOW_PAUSE * (1 + ("very slowly" in question)) * slow
         numbers = [len(messages)] if "How many" in question else range(SLOW_TEXTS if slow else 3)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -41,7 +42,7 @@ class Provider(BaseHTTPRequestHandler):
         self.end_headers()
         for number in numbers:
             self.event({"choices": [{"index": 0, "delta": {"content": f"{number} "}, "finish_reason": None}]})
-            time.sleep(SLOW_PAUSE if slow else 0)
+            time.sleep(pause)
         self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         self.chunk("data: [DONE]\n\n")
         self.chunk("")
