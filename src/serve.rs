@@ -193,8 +193,8 @@ impl Running {
         }
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once.
-    /// SIGUSR2 starts the program anew; when the new process serves, this one ends with its streams.
+    /// Serves until SIGTERM or SIGINT, or the terminal hangs up, then drains; a second signal ends the process
+    /// at once. SIGUSR2 or SIGHUP starts the program anew; when the new process serves, this one ends with its streams.
     ///
     /// # Errors
     /// A worker, the hasher or the store has died, or the drain was cut short.

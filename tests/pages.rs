@@ -26,16 +26,20 @@ const EXITS: [(&str, &str); 3] = [
 ];
 
 /// Signals that a server takes.
-const SIGNALS: [(&str, &str); 2] = [
+const SIGNALS: [(&str, &str); 3] = [
     (
         "SIGTERM, SIGINT",
         "It accepts nothing more, and ends when the answers that run have ended, at the latest after \
          server.drain_seconds. A second one ends it at once.",
     ),
     (
-        "SIGUSR2",
+        "SIGHUP, SIGUSR2",
         "The program file that is there now is started beside it and takes over; no request is lost. See \
-         cloudchat-reload(1).",
+         cloudchat-reload(1). The SIGHUP of a terminal that closes ends the server as SIGTERM does.",
+    ),
+    (
+        "SIGUSR1",
+        "Nothing: there is no log file to be opened again.",
     ),
 ];
 

@@ -44,7 +44,7 @@ impl Parts {
         }
     }
 
-    /// As [`Parts::turn`], deaf to SIGUSR2.
+    /// As [`Parts::turn`], deaf to SIGUSR2 and SIGHUP.
     pub async fn turn_to_end(&mut self, heard: &mut Heard) -> Turn {
         tokio::select! {
             () = heard.stop() => Turn::Told(Told::Stop),

@@ -1,9 +1,11 @@
 //! The signals that a server listens to.
 
+use std::io::{self, IsTerminal as _};
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT and SIGUSR2. Made before anything is served, or one that comes right after would
-/// end the process with its streams.
+/// SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2. Made before anything is served, or one that comes right
+/// after would end the process with its streams.
 #[derive(Debug)]
 pub struct Signals {
     pub(super) runtime: tokio::runtime::Runtime,
@@ -15,7 +17,13 @@ pub struct Signals {
 pub struct Heard {
     term: Signal,
     int: Signal,
+    hup: Signal,
     usr2: Signal,
+    /// Asks other servers to open their log files again, of which there are none here: heard, so that it ends
+    /// nothing, and never looked at.
+    _usr1: Signal,
+    /// Whether a terminal was there at the start, which may hang up.
+    has_terminal: bool,
 }
 
 impl Signals {
@@ -34,7 +42,10 @@ impl Signals {
             Heard {
                 term: hear(SignalKind::terminate(), "SIGTERM")?,
                 int: hear(SignalKind::interrupt(), "SIGINT")?,
+                hup: hear(SignalKind::hangup(), "SIGHUP")?,
                 usr2: hear(SignalKind::user_defined2(), "SIGUSR2")?,
+                _usr1: hear(SignalKind::user_defined1(), "SIGUSR1")?,
+                has_terminal: io::stdin().is_terminal(),
             }
         };
         Ok(Self { runtime, heard })
@@ -48,15 +59,25 @@ impl Heard {
             _ = self.term.recv() => Told::Stop,
             _ = self.int.recv() => Told::Stop,
             _ = self.usr2.recv() => Told::Upgrade,
+            // As other servers take it, but for its first meaning.
+            _ = self.hup.recv() => match self.has_hung_up() {
+                true => Told::Stop,
+                false => Told::Upgrade,
+            },
         }
     }
 
-    /// As [`Heard::next`], deaf to SIGUSR2; one that comes meanwhile is heard later.
+    /// As [`Heard::next`], deaf to SIGUSR2 and SIGHUP; one that comes meanwhile is heard later.
     pub async fn stop(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
         }
+    }
+
+    /// Whether the terminal that was there is gone.
+    fn has_hung_up(&self) -> bool {
+        self.has_terminal && !io::stdin().is_terminal()
     }
 }
 

@@ -13,6 +13,7 @@ mod activation;
 mod backup;
 mod load;
 mod rollback;
+mod signals;
 mod stop;
 mod supervisor;
 mod systemd;
