@@ -23,6 +23,7 @@ mod ending;
 mod inherit;
 mod lineage;
 mod notify;
+mod outcome;
 mod parts;
 mod signals;
 mod sockets;
@@ -32,11 +33,11 @@ use ending::TOLD;
 use inherit::Inheritance;
 use lineage::Lineage;
 use notify::Watchdog;
+pub use outcome::Waiting;
 use parts::{Parts, Turn};
 pub use signals::Signals;
 use signals::{Heard, Told};
 use sockets::Bound;
-pub use upgrade::outcome_address;
 use upgrade::{Predecessor, Program, Successor};
 
 /// Clients counted in the process while the session store is down.
@@ -231,7 +232,7 @@ impl Running {
                 Ok(successor) => return self.hand_over(successor, heard).await,
                 Err(cause) => {
                     log::error("upgrade failed", &[("cause", Value::Str(&cause))]);
-                    upgrade::tell_outcome(Err(&cause));
+                    outcome::tell(Err(&cause));
                     notify::ready(&format!("{} (upgrade failed: {cause})", self.status()));
                 }
             }

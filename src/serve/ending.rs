@@ -7,7 +7,7 @@ use tokio::time::{sleep_until, timeout, timeout_at};
 use super::signals::{Heard, Told};
 use super::sockets::Bound;
 use super::upgrade::{News, Successor};
-use super::{Running, notify, upgrade};
+use super::{Running, notify, outcome};
 use crate::app::Phase;
 use crate::clock;
 use crate::log::{self, Value};
@@ -77,7 +77,7 @@ impl Running {
             .scrape
             .take()
             .map_or(Ok(()), scrape::Running::stop)?;
-        upgrade::tell_outcome(Ok(pid));
+        outcome::tell(Ok(pid));
         if let Some(predecessor) = &mut self.parts.predecessor {
             predecessor.hand_on().await;
         }
@@ -93,7 +93,10 @@ impl Running {
                 },
                 told = heard.next() => match told {
                     Told::Stop => return self.leave(heard, TOLD).await,
-                    Told::Upgrade => log::warn("already handed over", &fields),
+                    Told::Upgrade => {
+                        log::warn("already handed over", &fields);
+                        outcome::tell(Err(&format!("process {pid} has replaced it: reload that one")));
+                    }
                 },
                 news = successor.next(), if is_current => match news {
                     News::HandedOn => is_current = false,

@@ -11,11 +11,10 @@
 //! ended. On a stop the new process is the last to end ([`Lineage`]).
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, parent_id};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
@@ -52,6 +51,9 @@ const LEAVING: u8 = b'E';
 /// How long a process that has closed its control socket may take to end.
 const END_TRIES: u32 = 100;
 const END_PAUSE: Duration = Duration::from_millis(10);
+
+/// First processes of containers that end with the process which they have started.
+const INITS: [&str; 4] = ["catatonit", "docker-init", "dumb-init", "tini"];
 
 /// The program as it was started, to be started again.
 #[derive(Debug)]
@@ -229,6 +231,7 @@ impl Successor {
         lineage: &mut Option<Lineage>,
         patience: Duration,
     ) -> Result<Self, String> {
+        is_outlived()?;
         let path = program.path()?;
         let (child, control) = spawn(program, &path, sockets, lineage)
             .map_err(|error| format!("{} cannot be started: {error}", path.display()))?;
@@ -346,6 +349,24 @@ impl Drop for Successor {
     }
 }
 
+/// Whether what runs this process goes on after its end; a container does not.
+fn is_outlived() -> Result<(), String> {
+    // The first process of a process namespace, the child of one that only waits for it, or of one outside.
+    let is_containers = std::process::id() == 1
+        || match parent_id() {
+            0 => true,
+            1 => fs::read_to_string("/proc/1/comm").is_ok_and(|init| INITS.contains(&init.trim())),
+            _ => false,
+        };
+    match is_containers {
+        false => Ok(()),
+        true => Err(
+            "the container ends with this process: start another with the new version instead"
+                .to_owned(),
+        ),
+    }
+}
+
 fn spawn(
     program: &Program,
     path: &std::path::Path,
@@ -396,29 +417,6 @@ fn spawn(
 /// A copy that a program started by this process keeps, unlike everything else that is open here.
 fn inheritable(fd: &impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::dup(fd)?)
-}
-
-/// Where `cloudchat reload` waits for the outcome: a name that only exists while it does.
-///
-/// # Errors
-/// Never for a process id.
-pub fn outcome_address(pid: u32) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("cloudchat-reload-{pid}"))
-}
-
-/// Tells `cloudchat reload`, if somebody has run it, how it went: `+` or `-`, and a line.
-pub fn tell_outcome(outcome: Result<u32, &str>) {
-    let text = match outcome {
-        Ok(pid) => format!("+process {pid} serves now"),
-        Err(cause) => format!("-{cause}"),
-    };
-    let told = outcome_address(std::process::id()).and_then(|address| {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        socket.send_to_addr(text.as_bytes(), &address)
-    });
-    // Most of the time nobody waits.
-    drop(told);
 }
 
 #[cfg(test)]

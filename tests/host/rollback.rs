@@ -84,19 +84,3 @@ fn a_broken_program_costs_nothing() {
     assert_eq!(service.ended(old), 0);
     assert_eq!(test(&mut service.tcp()).status, 200);
 }
-
-#[test]
-fn a_reload_of_something_else_is_refused() {
-    let provider = Provider::friendly();
-    let service = Service::start(Held::ByServer, &provider, "");
-    // This test itself has no handler for the signal.
-    let own = std::process::id().to_string();
-    for pid in ["4194304", own.as_str()] {
-        let (code, _, errors) = crate::kit::server::run(&["reload", "--pid", pid], &[]);
-        assert_eq!(code, 1);
-        assert!(errors.contains("no running cloudchat server"), "{errors}");
-    }
-    let (code, _, _) = crate::kit::server::run(&["reload", "--pid", "0"], &[]);
-    assert_eq!(code, 2);
-    assert_eq!(test(&mut service.tcp()).status, 200);
-}

@@ -232,7 +232,8 @@ fn the_system_call_filter_lets_the_program_work() {
     let provider = Provider::friendly();
     let mut service = Service::start(Held::ByServer, &provider, "server.workers = 2");
     // A wrapper that records the calls of the next process and of all that it starts.
-    let (trace, real) = (service.path("trace"), service.path("bin/real"));
+    let (trace, real) = (service.path("trace"), service.path("real/cloudchat"));
+    fs::create_dir(service.path("real")).expect("the folder is ours");
     copy_program(Path::new(BINARY), &real);
     service.install_script(&format!(
         "exec strace -f -qq -o {} {} \"$@\"",
