@@ -158,8 +158,12 @@ fn a_list_prints_every_user_in_order() {
     assert_eq!(users[300]["created_at"], "1970-01-01T00:00:00Z");
     let ids = users.iter().map(|user| user["id"].as_i64());
     assert!(ids.is_sorted_by(|a, b| a < b));
+    create(data, &["last@b.c", "--display-name", "a\u{202e}b\u{2069}c"]);
     let (code, out, _) = user(data, &["list"]);
-    assert_eq!((code, out.lines().count()), (0, 302));
+    assert_eq!((code, out.lines().count()), (0, 303));
+    assert!(out.contains("a\\u{202e}b\\u{2069}c"), "{out}");
+    let (_, out, _) = user(data, &["list", "--json"]);
+    assert!(out.contains("a\\u202eb\\u2069c"), "{out}");
 }
 
 /// All commands that change a user, each seen in the store afterwards.

@@ -65,7 +65,7 @@ pub(super) fn line(user: &User, json: bool) -> String {
     let UserJson { user, created_at } = known;
     row(
         &user.id.to_string(),
-        user.uid,
+        &shown(user.uid),
         state(user.is_active),
         created_at.as_deref().unwrap_or("-"),
         &shown(user.email.unwrap_or("-")),
@@ -93,7 +93,7 @@ pub(super) fn show(user: &User, details: &Details, json: bool) -> String {
     };
     [
         ("id", user.id.to_string()),
-        ("uid", user.uid.to_owned()),
+        ("uid", shown(user.uid)),
         ("email", shown(user.email.unwrap_or("-"))),
         ("phone", shown(user.phone.unwrap_or("-"))),
         ("display name", shown(user.display_name.unwrap_or("-"))),
@@ -127,9 +127,26 @@ pub(super) fn name(user: &User) -> String {
     shown(email.or(phone).unwrap_or("a user without address"))
 }
 
-/// Text of a user, without what could move a terminal's cursor.
+/// Text of a user, with what could move a terminal's cursor or turn its text around escaped.
 pub(super) fn shown(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    escaped(text, |c| c.escape_default().collect())
+}
+
+fn escaped(text: &str, escape: impl Fn(char) -> String) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_unsafe(c) {
+            true => safe += &escape(c),
+            false => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Control characters, those that end a line or a paragraph, and those that say which way text runs (Bidi_Control).
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn row(
@@ -157,7 +174,9 @@ fn time(ms: i64) -> String {
 }
 
 fn json_line(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("numbers and text can be JSON") + "\n"
+    let text = serde_json::to_string(value).expect("numbers and text can be JSON");
+    // They stand in strings only, for which JSON has the same escape. None is above U+FFFF.
+    escaped(&text, |c| format!("\\u{:04x}", u32::from(c))) + "\n"
 }
 
 #[cfg(test)]
@@ -169,6 +188,14 @@ mod tests {
         assert_eq!(time(0), "1970-01-01T00:00:00Z");
         assert_eq!(time(i64::MIN), "1970-01-01T00:00:00Z");
         assert_eq!(time(i64::MAX), "9999-12-31T23:59:59Z");
-        assert_eq!(shown("a\u{1b}[2Jb\n密"), "a\u{fffd}[2Jb\u{fffd}密");
+        assert_eq!(shown("a\u{1b}[2Jb\n密"), "a\\u{1b}[2Jb\\n密");
+        assert_eq!(shown("a\u{202e}b\u{2066}é"), "a\\u{202e}b\\u{2066}é");
+        let text = "a\u{1b}\"\u{7f}\u{9b}b\u{202e}\u{2028}密";
+        let line = json_line(&text);
+        assert_eq!(line, "\"a\\u001b\\\"\\u007f\\u009bb\\u202e\\u2028密\"\n");
+        assert_eq!(
+            serde_json::from_str::<String>(&line).expect("it is JSON"),
+            text
+        );
     }
 }
