@@ -8,7 +8,8 @@ use clap::Args;
 use super::{Failure, print};
 use crate::clock::Clock;
 use crate::config::{self, Config, Sources};
-use crate::store::backup;
+use crate::store::Backend;
+use crate::store::backup::{self, Backup, Restored};
 
 /// Begins the names that --keep gives and counts.
 const PREFIX: &str = "cloudchat-";
@@ -61,8 +62,17 @@ impl Place {
 
 pub(super) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
     let config = args.place.load()?;
+    if !Backend::is_made(&config.store) {
+        return Err(Failure::Mistakes(vec![format!(
+            "{}: no accounts here; give --data-dir or --config as to the server",
+            config.store.dir.display()
+        )]));
+    }
     let to = match args.keep {
-        Some(_) => args.to.join(format!("{PREFIX}{}", label())),
+        Some(_) => {
+            backup::make_place(&args.to).map_err(Failure::Stopped)?;
+            args.to.join(format!("{PREFIX}{}", label()))
+        }
         None => args.to.clone(),
     };
     let bytes = backup::back_up(&config.store, &to, args.replace).map_err(Failure::Stopped)?;
@@ -78,11 +88,19 @@ pub(super) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
 
 pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     let config = args.place.load()?;
-    let aside = backup::restore(&config.store, &args.from, &label()).map_err(Failure::Stopped)?;
+    let backup = Backup::open(&config.store, &args.from).map_err(Failure::Stopped)?;
+    let Restored { aside, missing } =
+        backup::restore(&config.store, backup, &label()).map_err(Failure::Stopped)?;
     let (dir, from) = (config.store.dir.display(), args.from.display());
     let before = |aside: &Path| format!("; what was there before is in {}", aside.display());
     let before = aside.as_deref().map_or_else(String::new, before);
-    print(&format!("{dir}: restored from {from}{before}\n"))
+    let mut text = format!("{dir}: restored from {from}{before}\n");
+    for name in missing {
+        text += &format!(
+            "the backup has no {name}: conversations are gone, and everybody has to log in again\n"
+        );
+    }
+    print(&text)
 }
 
 /// The time, to the second, as a name that sorts by age.

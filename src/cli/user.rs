@@ -103,7 +103,7 @@ pub(super) fn run(args: &UserArgs) -> Result<(), Failure> {
     if matches!(args.action, Action::Delete { yes: false, .. }) && !io::stdin().is_terminal() {
         return Err(mistake("delete needs --yes where it cannot ask".to_owned()));
     }
-    if !matches!(args.action, Action::Create { .. }) && !Backend::is_made(&config.store) {
+    if !Backend::is_made(&config.store) {
         return Err(mistake(format!(
             "{}: no accounts here; give --data-dir or --config as to the server",
             config.store.dir.display()

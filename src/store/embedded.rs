@@ -19,7 +19,7 @@ use super::logins;
 use super::patience::Spending;
 use super::schema::Upkeep;
 use super::secrets::{AccountFile, Secrets};
-use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, sqlite};
+use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, folder};
 use crate::clock::{self, Clock};
 use crate::config;
 use crate::metrics;
@@ -186,7 +186,7 @@ impl<'a> Files<'a> {
 
     pub(super) fn open_accounts(&mut self) -> Result<(Queue, Secrets), String> {
         let settings = self.settings;
-        sqlite::make_folder(&settings.dir)?;
+        self.make_folder()?;
         let (file, secrets) = AccountFile::open(
             &settings.dir,
             settings.outbox_max,
@@ -198,9 +198,17 @@ impl<'a> Files<'a> {
         Ok((self.queue.clone(), secrets))
     }
 
+    /// Where files may be made.
+    fn make_folder(&self) -> Result<(), String> {
+        match self.upkeep {
+            Upkeep::Never => Ok(()),
+            Upkeep::Now | Upkeep::Later => folder::make(&self.settings.dir),
+        }
+    }
+
     pub(super) fn open_sessions(&mut self) -> Result<Queue, String> {
         let settings = self.settings;
-        sqlite::make_folder(&settings.dir)?;
+        self.make_folder()?;
         let limits = RowLimits {
             chats_max: settings.chats_max.try_into().unwrap_or(i64::MAX),
             windows_max: settings.windows_max.try_into().unwrap_or(i64::MAX),

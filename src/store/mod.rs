@@ -10,6 +10,7 @@ pub mod backup;
 mod calls;
 mod chats;
 mod embedded;
+mod folder;
 mod health;
 mod logins;
 mod outbox;
@@ -128,9 +129,8 @@ impl Backend {
         })
     }
 
-    /// Whether a server has kept accounts under these settings before: [`Backend::start`] makes what
-    /// is missing, which is not what somebody wants who mistyped a folder. `true` also if that cannot
-    /// be seen; starting then tells why.
+    /// Whether a server has kept accounts under these settings before. `true` also if that cannot be seen; starting
+    /// then tells why.
     pub fn is_made(settings: &config::Store) -> bool {
         let file = settings.dir.join(secrets::FILE_NAME);
         settings.database.is_some() || file.try_exists().unwrap_or(true)

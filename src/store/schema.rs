@@ -1,7 +1,8 @@
 //! The schema of a SQLite file: steps in order, each applied once; `user_version` is how many have been.
 //!
 //! All that is missing goes into one transaction, so that two processes that start together and a process that
-//! is killed half-way do no harm. A step that makes tables anew is preceded by a copy of the file.
+//! is killed half-way do no harm. A step that makes tables anew is preceded by a copy of the file. What a step
+//! makes can be compared with what a file holds ([`odd`]).
 
 use std::path::Path;
 
@@ -31,7 +32,7 @@ pub enum Upkeep {
     Now,
     /// Leave it as it is until [`super::Backend::bring_up_to_date`]: a server of that version uses it.
     Later,
-    /// Leave it as it is and refuse: such a server may use it.
+    /// Leave it as it is and refuse: such a server may use it. Nor is a missing file made.
     Never,
 }
 
@@ -54,7 +55,12 @@ pub(super) fn open(
     }
     match upkeep {
         // Nobody can use a file that has no tables.
-        Upkeep::Later | Upkeep::Never if applied == 0 => {}
+        Upkeep::Later if applied == 0 => {}
+        Upkeep::Never if applied == 0 => {
+            return Err(
+                "it holds nothing yet: the server makes its tables when it is started".to_owned(),
+            );
+        }
         Upkeep::Now => {}
         Upkeep::Later => return Ok(true),
         Upkeep::Never => {
@@ -146,6 +152,69 @@ fn apply(connection: &mut Connection, migrations: &[Migration]) -> Result<(), St
         .map_err(failed)
 }
 
+/// A table, index or trigger: its type, name and table, and its SQL without comments.
+type Object = [String; 4];
+
+/// What SQLite's ANALYZE makes, with its statistics.
+const STATISTICS: &str = "CREATE TABLE sqlite_stat1(tbl,idx,stat)";
+
+/// What a file holds that these steps do not make, or lacks that they make; `None` if it is exactly theirs.
+pub(super) fn odd(file: &Connection, steps: &[Migration]) -> rusqlite::Result<Option<String>> {
+    let ours = Connection::open_in_memory()?;
+    // As in `migrate`.
+    ours.pragma_update(None, "foreign_keys", false)?;
+    for step in steps {
+        ours.execute_batch(step.sql)?;
+    }
+    let (ours, found) = (objects(&ours)?, objects(file)?);
+    let named = |[kind, name, ..]: &Object| format!("{kind} {name:?}");
+    let strange = found.iter().find(|object| !ours.contains(object));
+    let missing = ours.iter().find(|object| !found.contains(object));
+    Ok(match (strange, missing) {
+        (Some(strange), _) => Some(format!("{} is none of cloudchat's", named(strange))),
+        (None, Some(missing)) => Some(format!("{} is missing", named(missing))),
+        (None, None) if found.len() != ours.len() => Some("something stands twice".to_owned()),
+        (None, None) => None,
+    })
+}
+
+fn objects(file: &Connection) -> rusqlite::Result<Vec<Object>> {
+    let mut statement =
+        file.prepare("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema")?;
+    let objects = statement.query_map([], |row| {
+        let sql: String = row.get(3)?;
+        Ok([row.get(0)?, row.get(1)?, row.get(2)?, plain(&sql)])
+    })?;
+    let ours = |object: &rusqlite::Result<Object>| !matches!(object, Ok(o) if o[3] == STATISTICS);
+    objects.filter(ours).collect()
+}
+
+/// SQL as SQLite understands it: without comments, which a later version may word otherwise, and with one blank
+/// where there are several.
+fn plain(sql: &str) -> String {
+    let mut plain = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some(c) = rest.chars().next() {
+        // What begins with so many bytes, and goes on up to that end, or to the end of all.
+        let (begin, end, is_blank) = match c {
+            '\'' | '"' | '`' => (1, &rest[..1], false),
+            '[' => (1, "]", false),
+            '-' if rest.starts_with("--") => (2, "\n", true),
+            '/' if rest.starts_with("/*") => (2, "*/", true),
+            c => (c.len_utf8(), "", c.is_ascii_whitespace()),
+        };
+        let at = rest[begin..].find(end);
+        let bytes = at.map_or(rest.len(), |at| begin + at + end.len());
+        match is_blank {
+            true if plain.ends_with(' ') => {}
+            true => plain.push(' '),
+            false => plain += &rest[..bytes],
+        }
+        rest = &rest[bytes..];
+    }
+    plain
+}
+
 /// How many rows each of these tables has.
 fn rows(transaction: &Transaction<'_>, tables: &[&str]) -> rusqlite::Result<Vec<i64>> {
     let count = |table: &&str| {
@@ -153,4 +222,32 @@ fn rows(transaction: &Transaction<'_>, tables: &[&str]) -> rusqlite::Result<Vec<
         transaction.query_row(&sql, [], |row| row.get(0))
     };
     tables.iter().map(count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_blanks_are_no_part_of_a_statement() {
+        for (sql, expected) in [
+            (
+                "CREATE TABLE a (b, -- it's\n    c) STRICT",
+                "CREATE TABLE a (b, c) STRICT",
+            ),
+            ("a/* b' */c\td\r\n e", "a c d e"),
+            (
+                "CHECK (a IN ('x -- y', \"p  q\"))",
+                "CHECK (a IN ('x -- y', \"p  q\"))",
+            ),
+            ("'it''s' /**/ [ - ] `--`", "'it''s' [ - ] `--`"),
+            ("a - b / c", "a - b / c"),
+            ("'not ended -- ", "'not ended -- "),
+            ("--", " "),
+            ("/*", " "),
+            ("密 -- 码", "密 "),
+        ] {
+            assert_eq!(plain(sql), expected, "{sql:?}");
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! One SQLite file: opening it, migrating it, and the two ways of using it, [`File::read`] and
 //! [`File::write`], which turn every failure into one report and [`StoreError::Unavailable`].
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,7 +61,8 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Opens the file, makes it if it is missing, and migrates it if the plan says so. Err: one line that names it.
+    /// Opens the file, and makes it if it is missing or migrates it, both if the plan says so. Err: one line that names
+    /// it.
     pub(super) fn open(dir: &Path, plan: Plan, on_event: OnEvent) -> Result<Self, String> {
         let path = dir.join(plan.name);
         let (connection, is_behind) = connect(&path, &plan)
@@ -178,27 +180,37 @@ impl File {
     }
 }
 
-/// Makes the data folder, for this user only, unless it exists.
-pub(super) fn make_folder(dir: &Path) -> Result<(), String> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| format!("{}: cannot make this folder: {error}", dir.display()))
-}
-
 fn connect(path: &Path, plan: &Plan) -> Result<Connection, String> {
-    // SQLite would make the file readable for everybody; its logs take the file's mode.
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| format!("cannot open for writing: {error}"))?;
+    let made = match plan.upkeep {
+        Upkeep::Never => Ok(()),
+        Upkeep::Now | Upkeep::Later => make_private(path),
+    };
+    // This makes nothing.
+    let opened = made.and_then(|()| OpenOptions::new().append(true).open(path).map(drop));
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if plan.upkeep == Upkeep::Never => {
+            "is missing: the server makes it when it is started".to_owned()
+        }
+        _ => format!("cannot open for writing: {error}"),
+    })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| explain(&error))?;
     set_up(&connection, plan).map_err(|error| explain(&error))?;
     Ok(connection)
+}
+
+/// Makes an empty file unless there is something: SQLite would make it readable for everybody; its logs take the
+/// file's mode. Not at the end of a link, which anybody may have put there who may write in the folder.
+fn make_private(path: &Path) -> io::Result<()> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 fn set_up(connection: &Connection, plan: &Plan) -> rusqlite::Result<()> {

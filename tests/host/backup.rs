@@ -140,6 +140,142 @@ fn nothing_is_overwritten_without_saying_so() {
     assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 1);
 }
 
+/// The names in a folder, and what they hold.
+fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(folder).expect("it is there").flatten();
+    let mut found: Vec<_> = entries
+        .map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // A folder has no bytes of its own.
+            (name, fs::read(entry.path()).unwrap_or_default())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn what_cloudchat_does_not_make_is_not_restored() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let mut server = Server::start(&Provider::friendly(), "");
+    Person::logged_in(&server, "alice@b.c");
+    let to = folder.path().join("backup");
+    assert_eq!(on(&server, &["backup", text(&to)]).0, 0);
+    let data = server.data();
+    server.signal(libc::SIGTERM);
+    server.wait();
+    let before = contents(&data);
+    let refused = |expect: &str| {
+        let (code, said) = on(&server, &["restore", text(&to)]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(expect), "{expect}: {said}");
+        assert!(contents(&data) == before, "something was left behind");
+    };
+    for (name, sql, expect) in [
+        (
+            "accounts.db",
+            "CREATE TRIGGER evil AFTER UPDATE ON users BEGIN DELETE FROM users; END",
+            "trigger \"evil\" is none of cloudchat's",
+        ),
+        (
+            "sessions.db",
+            "CREATE TRIGGER evil AFTER INSERT ON chats BEGIN DELETE FROM sessions; END",
+            "trigger \"evil\" is none of cloudchat's",
+        ),
+        (
+            "accounts.db",
+            "CREATE VIEW v\u{202e} AS SELECT 1",
+            "view \"v\\u{202e}\" is none",
+        ),
+        (
+            "accounts.db",
+            "CREATE TABLE more (a)",
+            "table \"more\" is none",
+        ),
+        (
+            "accounts.db",
+            "CREATE INDEX more ON users (created_at)",
+            "index \"more\" is none",
+        ),
+        (
+            "accounts.db",
+            "ALTER TABLE users ADD COLUMN more TEXT",
+            "table \"users\" is none",
+        ),
+        (
+            "accounts.db",
+            "DROP TRIGGER credential_gone",
+            "trigger \"credential_gone\" is missing",
+        ),
+        (
+            "sessions.db",
+            "DROP INDEX chats_by_owner",
+            "index \"chats_by_owner\" is missing",
+        ),
+        (
+            "sessions.db",
+            "DROP TRIGGER chat_gone; CREATE TRIGGER chat_gone AFTER DELETE ON chats BEGIN UPDATE totals SET chats = 0; END",
+            "trigger \"chat_gone\" is none",
+        ),
+        ("accounts.db", "PRAGMA user_version = 2", "is none of"),
+    ] {
+        let file = to.join(name);
+        let whole = fs::read(&file).expect("it was made");
+        let changed = Connection::open(&file).expect("it is a database");
+        changed.execute_batch(sql).expect("it can be changed");
+        changed.close().expect("nothing is under way");
+        refused(expect);
+        fs::write(&file, whole).expect("it is ours");
+    }
+    let file = to.join("accounts.db");
+    let other = folder.path().join("other.db");
+    fs::rename(&file, &other).expect("it is ours");
+    std::os::unix::fs::symlink(&other, &file).expect("it is ours");
+    refused("accounts.db: ");
+    fs::remove_file(&file).expect("it is ours");
+    fs::create_dir(&file).expect("it is ours");
+    refused("this is no file");
+    fs::remove_dir(&file).expect("it is empty");
+    fs::rename(&other, &file).expect("it is ours");
+    // A file that was copied by hand from a running server, without what its log still holds.
+    let log = to.join("sessions.db-wal");
+    fs::write(&log, "a part").expect("it is ours");
+    refused("belongs to a file in use");
+    fs::remove_file(&log).expect("it is ours");
+
+    // SQLite's own statistics do no harm, nor does a log that was switched on.
+    let changed = Connection::open(&file).expect("it is a database");
+    let sql = "ANALYZE; PRAGMA journal_mode = wal";
+    changed.execute_batch(sql).expect("it can be changed");
+    changed.close().expect("nothing is under way");
+    fs::remove_file(to.join("sessions.db")).expect("it is ours");
+    let (code, said) = on(&server, &["restore", text(&to)]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("the backup has no sessions.db"), "{said}");
+    let names = contents(&data).into_iter().map(|(name, _)| name);
+    let names: Vec<_> = names.collect();
+    assert!(names.len() == 2 && names[0] == "accounts.db", "{names:?}");
+    assert!(names[1].starts_with("before-restore-"), "{names:?}");
+    let server = server.restart_ended();
+    assert_eq!(
+        Person::new(&server).login("alice@b.c", PASSWORD).status,
+        200
+    );
+}
+
+#[test]
+fn what_would_not_be_restored_is_no_backup() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let server = Server::start(&Provider::friendly(), "");
+    let file = Connection::open(server.data().join("accounts.db")).expect("it is a database");
+    file.execute_batch("CREATE TABLE more (a)")
+        .expect("it can be changed");
+    let (code, said) = on(&server, &["backup", text(&folder.path().join("backup"))]);
+    assert_eq!(code, 1);
+    assert!(said.contains("table \"more\" is none"), "{said}");
+    assert_eq!(contents(folder.path()), []);
+}
+
 #[test]
 fn only_the_newest_are_kept() {
     let folder = tempfile::tempdir().expect("there is room");
@@ -225,10 +361,7 @@ fn other_stores_have_tools_of_their_own() {
     let data = folder.path().join("data");
     let args = ["backup", text(&to), "--data-dir", text(&data)];
     let (code, _, errors) = run(&args, &[]);
-    assert_eq!(code, 1);
-    assert!(
-        errors.contains("is this the server's data folder?"),
-        "{errors}"
-    );
+    assert_eq!(code, 2);
+    assert!(errors.contains("no accounts here"), "{errors}");
     assert!(!to.exists() && !data.exists());
 }

@@ -300,6 +300,35 @@ fn the_data_folder_is_made_for_this_user_only() {
     backend.stop().unwrap();
 }
 
+#[test]
+fn a_file_is_not_made_at_the_end_of_a_link_nor_where_others_write() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let victim = elsewhere.path().join("victim");
+    for name in ["accounts.db", "sessions.db"] {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        let refused = Backend::start(&settings(folder.path()), |_, _| ()).unwrap_err();
+        assert!(refused.contains(name), "{refused}");
+        assert!(!victim.exists());
+        std::fs::remove_file(&link).unwrap();
+    }
+    let all = std::fs::Permissions::from_mode(0o1777);
+    std::fs::set_permissions(elsewhere.path(), all).unwrap();
+    let refused = Backend::start(&settings(elsewhere.path()), |_, _| ()).unwrap_err();
+    assert!(refused.contains("others may put files"), "{refused}");
+    // One that is there already may be elsewhere.
+    let backend = Backend::start(&settings(folder.path()), |_, _| ()).unwrap();
+    backend.stop().unwrap();
+    let (link, moved) = (
+        folder.path().join("accounts.db"),
+        elsewhere.path().join("moved"),
+    );
+    std::fs::rename(&link, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &link).unwrap();
+    let backend = Backend::start(&settings(folder.path()), |_, _| ()).unwrap();
+    backend.stop().unwrap();
+}
+
 #[tokio::test]
 async fn a_thread_that_dies_is_noticed_by_all() {
     let folder = tempfile::tempdir().unwrap();

@@ -191,11 +191,15 @@ async fn a_file_that_the_last_version_uses_is_left_alone_until_the_last_moment()
     // A folder without files is nobody's.
     let empty = tempfile::tempdir().unwrap();
     let settings = support::settings(empty.path());
-    for upkeep in [Upkeep::Later, Upkeep::Never] {
-        let backend = Backend::start_with(&settings, upkeep, |_, _| ()).unwrap();
-        backend.bring_up_to_date().await.unwrap();
-        backend.stop().unwrap();
-    }
+    let refused = Backend::start_with(&settings, Upkeep::Never, |_, _| ()).unwrap_err();
+    assert!(refused.contains("accounts.db: is missing"), "{refused}");
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
+    std::fs::write(empty.path().join("accounts.db"), "").unwrap();
+    let refused = Backend::start_with(&settings, Upkeep::Never, |_, _| ()).unwrap_err();
+    assert!(refused.contains("it holds nothing yet"), "{refused}");
+    let backend = Backend::start_with(&settings, Upkeep::Later, |_, _| ()).unwrap();
+    backend.bring_up_to_date().await.unwrap();
+    backend.stop().unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 mod support;
 
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -20,7 +19,7 @@ use support::{
 #[test]
 fn a_user_is_created_shown_and_found_by_every_name() {
     let folder = folder();
-    let data = folder.path().join("data");
+    let data = folder.path().to_owned();
     let id = create(
         &data,
         &[
@@ -31,11 +30,6 @@ fn a_user_is_created_shown_and_found_by_every_name() {
             "张人大",
         ],
     );
-    let mode = std::fs::metadata(&data)
-        .expect("it was made")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o700);
     let shown = json(&data, &["show", "alice@example.com"], "");
     for (key, expect) in [
         ("id", Value::from(id.0)),
@@ -67,16 +61,26 @@ fn what_is_wrong_is_told_in_one_line() {
     let folder = folder();
     let data = folder.path();
     let missing = data.join("missing");
+    let empty = tempfile::tempdir().expect("there is room");
     for words in [
         &["list"][..],
         &["show", "1"],
         &["delete", "1", "--yes"],
         &["set-password", "1"],
+        &["create", "a@b.c"],
     ] {
         fails(&missing, words, "", 2, "no accounts here");
         assert!(!missing.exists());
-        fails(data, words, "", 2, "no accounts here");
+        fails(empty.path(), words, "", 2, "no accounts here");
+        let made = std::fs::read_dir(empty.path()).expect("it is there");
+        assert_eq!(made.count(), 0);
     }
+    // A store of which a part is missing is not completed.
+    let sessions = data.join("sessions.db");
+    std::fs::remove_file(&sessions).expect("it is there");
+    fails(data, &["list"], "", 1, "sessions.db: is missing");
+    assert!(!sessions.exists());
+    look(data, async |_| ());
     for (input, part) in [
         ("", "no password on stdin"),
         ("\n", "no password on stdin"),

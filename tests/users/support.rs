@@ -174,8 +174,11 @@ pub fn letters(folder: &Path) -> Vec<Letter> {
     rows.iter().map(|row| row.letter).collect()
 }
 
+/// A folder with an empty store.
 pub fn folder() -> TempDir {
-    tempfile::tempdir().expect("there is room for temporary files")
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    look(folder.path(), async |_| ());
+    folder
 }
 
 /// Runs `cloudchat user` at a terminal that `script` makes, and types an answer at each prompt; the
