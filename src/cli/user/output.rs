@@ -129,15 +129,17 @@ pub(super) fn name(user: &User) -> String {
 
 /// Text of a user, with what could move a terminal's cursor or turn its text around escaped.
 pub(super) fn shown(text: &str) -> String {
-    escaped(text, |c| c.escape_default().collect())
+    escaped(text, false)
 }
 
-fn escaped(text: &str, escape: impl Fn(char) -> String) -> String {
+/// The escape is Rust's, or JSON's, which has room for four digits; none of these characters needs more.
+fn escaped(text: &str, in_json: bool) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        match is_unsafe(c) {
-            true => safe += &escape(c),
-            false => safe.push(c),
+        match (is_unsafe(c), u32::from(c)) {
+            (false, _) => safe.push(c),
+            (true, c) if in_json => safe += &format!("\\u{c:04x}"),
+            (true, c) => safe += &format!("\\u{{{c:x}}}"),
         }
     }
     safe
@@ -175,8 +177,8 @@ fn time(ms: i64) -> String {
 
 fn json_line(value: &impl Serialize) -> String {
     let text = serde_json::to_string(value).expect("numbers and text can be JSON");
-    // They stand in strings only, for which JSON has the same escape. None is above U+FFFF.
-    escaped(&text, |c| format!("\\u{:04x}", u32::from(c))) + "\n"
+    // What is escaped stands in strings only.
+    escaped(&text, true) + "\n"
 }
 
 #[cfg(test)]
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(time(0), "1970-01-01T00:00:00Z");
         assert_eq!(time(i64::MIN), "1970-01-01T00:00:00Z");
         assert_eq!(time(i64::MAX), "9999-12-31T23:59:59Z");
-        assert_eq!(shown("a\u{1b}[2Jb\n密"), "a\\u{1b}[2Jb\\n密");
+        assert_eq!(shown("a\u{1b}[2Jb\n密"), "a\\u{1b}[2Jb\\u{a}密");
         assert_eq!(shown("a\u{202e}b\u{2066}é"), "a\\u{202e}b\\u{2066}é");
         let text = "a\u{1b}\"\u{7f}\u{9b}b\u{202e}\u{2028}密";
         let line = json_line(&text);
