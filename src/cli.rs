@@ -5,20 +5,22 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::budget::Budget;
-use crate::config::{self, Config, Guide, Provider, Sources};
+use crate::config::{self, Config, Guide, Installed, Provider, Sources};
 use crate::demo::{self, DemoArgs};
 use crate::{hasher, log, serve, store};
 
 mod backup;
 mod doctor;
 mod migrate;
+mod owner;
+mod place;
 mod reload;
 mod user;
 
@@ -57,7 +59,7 @@ enum Command {
 
 #[derive(Args)]
 struct Settings {
-    /// Configuration file; without it: defaults and environment variables
+    /// Configuration file; without it /etc/cloudchat/config.toml, if it is there
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -143,6 +145,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run_serve(settings: &Settings) -> Result<(), Failure> {
     let (config, budget) = load(settings)?;
     log::init(config.log.format, config.log.journal);
+    if let Some(owner) = owner::of(&config.store).map_err(Failure::Stopped)? {
+        owner.become_it().map_err(Failure::Stopped)?;
+        let name = owner.name();
+        log::info(
+            "data of another user",
+            &[("served_as", name.as_str().into())],
+        );
+    }
     for warning in &config.warnings {
         log::warn("configuration", &[("warning", warning.into())]);
     }
@@ -182,19 +192,34 @@ fn run_demo(place: Place) -> Result<(), Failure> {
 }
 
 fn load(settings: &Settings) -> Result<(Config, Budget), Failure> {
-    let config = Config::load(Sources {
-        file: settings.config.as_deref(),
-        env: &config::environment,
-        listen: &settings.place.listen,
-        data_dir: settings.place.data_dir.as_deref(),
-    })
-    .map_err(Failure::Mistakes)?;
+    let place = &settings.place;
+    let (config, file) = read(
+        settings.config.as_deref(),
+        &place.listen,
+        place.data_dir.as_deref(),
+    )?;
     let budget = Budget::new(&config).map_err(|mistake| {
-        let file = settings.config.as_ref();
         let file = file.map_or_else(String::new, |file| format!("{}: ", file.display()));
         Failure::Mistakes(vec![format!("{file}{mistake}")])
     })?;
     Ok((config, budget))
+}
+
+/// The configuration, with what the package has installed, and the file that it was read from.
+fn read(
+    file: Option<&Path>,
+    listen: &[String],
+    data_dir: Option<&Path>,
+) -> Result<(Config, Option<PathBuf>), Failure> {
+    let installed = Installed::find(file).map_err(|mistake| Failure::Mistakes(vec![mistake]))?;
+    let config = Config::load(Sources {
+        file: installed.file(),
+        env: &|name| installed.variable(name),
+        listen,
+        data_dir,
+    });
+    let config = config.map_err(Failure::Mistakes)?;
+    Ok((config, installed.file().map(Path::to_owned)))
 }
 
 /// What the store reports; an error that follows says less.
@@ -221,7 +246,7 @@ fn report(config: &Config, budget: &Budget) -> String {
     for (name, value) in [
         ("listen", listen.join(" ")),
         ("workers", config.server.workers.to_string()),
-        ("data folder", config.store.dir.display().to_string()),
+        ("data folder", data_folder(config)),
         ("accounts", accounts(config)),
     ] {
         line(&mut text, format_args!("  {name:<12} {value}"));
@@ -259,6 +284,15 @@ fn report(config: &Config, budget: &Budget) -> String {
         format_args!("\nMemory, in bytes, and the limits that follow from it:"),
     );
     text + &budget.table()
+}
+
+/// Where files are kept; a folder without accounts may be the wrong one.
+fn data_folder(config: &Config) -> String {
+    let dir = config.store.dir.display();
+    match store::Backend::is_made(&config.store) {
+        true => dir.to_string(),
+        false => format!("{dir} (no accounts yet: `cloudchat serve` makes them)"),
+    }
 }
 
 /// Who keeps the accounts.

@@ -22,7 +22,10 @@ const EXITS: [(&str, &str); 3] = [
         "1",
         "Something failed while running; doctor or check --ask has found something.",
     ),
-    ("2", "Wrong arguments or configuration."),
+    (
+        "2",
+        "Wrong arguments or configuration, or there is no store where they lead.",
+    ),
 ];
 
 /// Signals that a server takes.
@@ -45,10 +48,13 @@ const SIGNALS: [(&str, &str); 3] = [
 
 /// What the package installs, and what it is for.
 const FILES: [(&str, &str); 6] = [
-    ("/etc/cloudchat/config.toml", "Settings."),
+    (
+        "/etc/cloudchat/config.toml",
+        "Settings. All commands but demo read them, unless --config names another file.",
+    ),
     (
         "/etc/cloudchat/cloudchat.env",
-        "Keys and passwords, as environment variables.",
+        "Keys and passwords, as environment variables. Read with it, so by root; a variable that is set wins.",
     ),
     ("/var/lib/cloudchat", "Data of the embedded stores."),
     (

@@ -37,16 +37,16 @@ complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "migrate" -d 'Ma
 complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "reload" -d 'Have a running server replaced by a new process, without losing a request; waits for the outcome'
 complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "user" -d 'Look at and change accounts on the server\'s store, also while the server runs'
 complete -c cloudchat -n "__fish_cloudchat_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c cloudchat -n "__fish_cloudchat_using_subcommand serve" -l config -d 'Configuration file; without it: defaults and environment variables' -r -F
+complete -c cloudchat -n "__fish_cloudchat_using_subcommand serve" -l config -d 'Configuration file; without it /etc/cloudchat/config.toml, if it is there' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand serve" -l listen -d 'Where to listen: host:port or unix:/path; may be repeated; replaces the file\'s list' -r
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand serve" -l data-dir -d 'Folder for the stored data' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand serve" -s h -l help -d 'Print help'
-complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -l config -d 'Configuration file; without it: defaults and environment variables' -r -F
+complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -l config -d 'Configuration file; without it /etc/cloudchat/config.toml, if it is there' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -l listen -d 'Where to listen: host:port or unix:/path; may be repeated; replaces the file\'s list' -r
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -l data-dir -d 'Folder for the stored data' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -l ask -d 'Also ask each provider one short question, which may cost something, and for its models'
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand check" -s h -l help -d 'Print help'
-complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l config -d 'Configuration file; without it: defaults and environment variables' -r -F
+complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l config -d 'Configuration file; without it /etc/cloudchat/config.toml, if it is there' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l listen -d 'Where to listen: host:port or unix:/path; may be repeated; replaces the file\'s list' -r
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l data-dir -d 'Folder for the stored data' -r -F
 complete -c cloudchat -n "__fish_cloudchat_using_subcommand doctor" -l url -d 'Where the server is published, such as https://example.com/cloudchat: asks one chat, which it reads for up to 20 s, and uses up this host\'s registrations of the hour' -r

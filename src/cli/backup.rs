@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
+use rustix::process::geteuid;
 
-use super::{Failure, print};
+use super::place::{self, Place};
+use super::{Failure, owner, print};
 use crate::clock::Clock;
-use crate::config::{self, Config, Sources};
-use crate::store::Backend;
 use crate::store::backup::{self, Backup, Restored};
 
 /// Begins the names that --keep gives and counts.
@@ -38,36 +38,8 @@ pub(super) struct RestoreArgs {
     place: Place,
 }
 
-#[derive(Args)]
-struct Place {
-    /// Configuration file, as for serve
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder for the stored data, as for serve
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-}
-
-impl Place {
-    fn load(&self) -> Result<Config, Failure> {
-        let sources = Sources {
-            file: self.config.as_deref(),
-            env: &config::environment,
-            listen: &[],
-            data_dir: self.data_dir.as_deref(),
-        };
-        Config::load(sources).map_err(Failure::Mistakes)
-    }
-}
-
 pub(super) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
-    let config = args.place.load()?;
-    if !Backend::is_made(&config.store) {
-        return Err(Failure::Mistakes(vec![format!(
-            "{}: no accounts here; give --data-dir or --config as to the server",
-            config.store.dir.display()
-        )]));
-    }
+    let config = args.place.enter()?;
     let to = match args.keep {
         Some(_) => {
             backup::make_place(&args.to).map_err(Failure::Stopped)?;
@@ -88,10 +60,23 @@ pub(super) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
 
 pub(super) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     let config = args.place.load()?;
-    let backup = Backup::open(&config.store, &args.from).map_err(Failure::Stopped)?;
+    let dir = &config.store.dir;
+    if config.store.database.is_none() && geteuid().is_root() && !dir.exists() {
+        let dir = dir.display();
+        return Err(Failure::Mistakes(vec![format!(
+            "{dir}: no such folder, and root would be its owner: install -d -m 700 -o USER {dir}, USER being the \
+             server's"
+        )]));
+    }
+    let open = || Backup::open(&config.store, &args.from).map_err(Failure::Stopped);
+    // Root's own folders are closed to the user that this becomes; in all others that user, or another, might have
+    // planted what only root may read.
+    let of_root = owner::only_root_writes(&args.from).then(open).transpose()?;
+    place::enter(&config.store)?;
+    let backup = of_root.map_or_else(open, Ok)?;
     let Restored { aside, missing } =
         backup::restore(&config.store, backup, &label()).map_err(Failure::Stopped)?;
-    let (dir, from) = (config.store.dir.display(), args.from.display());
+    let (dir, from) = (dir.display(), args.from.display());
     let before = |aside: &Path| format!("; what was there before is in {}", aside.display());
     let before = aside.as_deref().map_or_else(String::new, before);
     let mut text = format!("{dir}: restored from {from}{before}\n");

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Failure, Settings, load, print};
+use super::{Failure, Settings, load, place, print};
 use crate::doctor;
 
 #[derive(Args)]
@@ -20,6 +20,7 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let (config, budget) = load(&args.settings)?;
+    place::name(&config.store);
     let report = doctor::run(&config, &budget, args.url.as_deref());
     let report = report.map_err(|mistake| Failure::Mistakes(vec![mistake]))?;
     print(&match args.json {

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, print, tell};
-use crate::config::{self, Config, Sources};
+use super::{Failure, place, print, read, tell};
 use crate::store;
 
 #[derive(Args)]
@@ -19,12 +18,8 @@ pub(super) struct MigrateArgs {
 }
 
 pub(super) fn run(args: &MigrateArgs) -> Result<(), Failure> {
-    let config = Config::load(Sources {
-        file: args.config.as_deref(),
-        env: &config::environment,
-        ..Sources::default()
-    })
-    .map_err(Failure::Mistakes)?;
+    let (config, _) = read(args.config.as_deref(), &[], None)?;
+    place::name(&config.store);
     let Some(database) = &config.store.database else {
         return Err(Failure::Mistakes(vec![
             "database.url (DATABASE_URL) names no server; files of the data folder are migrated \

@@ -3,13 +3,13 @@
 //! look at the account.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::place::Place;
 use super::{Failure, print, tell};
 use crate::clock::Clock;
-use crate::config::{self, Config, Sources, Statements};
+use crate::config::Statements;
 use crate::model::{DisplayName, Email, NewUser, PasswordHash, Phone, User, UserId};
 use crate::store::{Backend, Registered, StoreError, Stores, Upkeep};
 
@@ -23,7 +23,8 @@ const PAGE_USERS: u32 = 256;
 
 /// What --json prints; part of the help, so that scripts can rely on it.
 const JSON_HELP: &str = "\
-A USER is named by email address, phone number, uid or id. Run this as the user that the server runs as.
+A USER is named by email address, phone number, uid or id. Run this as root, or as the user
+that the server runs as.
 Exit codes: 0 done, 1 no such user, a conflict or a failure, 2 wrong arguments or configuration.
 
 With --json:
@@ -36,12 +37,8 @@ With --json:
 pub(super) struct UserArgs {
     #[command(subcommand)]
     action: Action,
-    /// Configuration file, as for serve
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder for the stored data, as for serve
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -93,22 +90,11 @@ fn display_name(text: &str) -> Result<DisplayName, &'static str> {
 }
 
 pub(super) fn run(args: &UserArgs) -> Result<(), Failure> {
-    let mut config = Config::load(Sources {
-        file: args.config.as_deref(),
-        env: &config::environment,
-        listen: &[],
-        data_dir: args.data_dir.as_deref(),
-    })
-    .map_err(Failure::Mistakes)?;
     if matches!(args.action, Action::Delete { yes: false, .. }) && !io::stdin().is_terminal() {
-        return Err(mistake("delete needs --yes where it cannot ask".to_owned()));
+        let mistake = "delete needs --yes where it cannot ask".to_owned();
+        return Err(Failure::Mistakes(vec![mistake]));
     }
-    if !Backend::is_made(&config.store) {
-        return Err(mistake(format!(
-            "{}: no accounts here; give --data-dir or --config as to the server",
-            config.store.dir.display()
-        )));
-    }
+    let mut config = args.place.enter()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -126,10 +112,6 @@ pub(super) fn run(args: &UserArgs) -> Result<(), Failure> {
     let outcome = runtime.block_on(desk.carry_out(&args.action));
     let stopped = backend.stop().map_err(Failure::Stopped);
     outcome.and(stopped)
-}
-
-fn mistake(line: String) -> Failure {
-    Failure::Mistakes(vec![line])
 }
 
 fn refused(error: StoreError) -> Failure {

@@ -2,7 +2,7 @@
 //! stand in `config.toml.example`.
 //!
 //! Defaults are replaced by the file, the file by the environment, the environment by the command
-//! line. There is no default file: what is not given with `--config` is not read. All mistakes are
+//! line. Without `--config` the package's files are read where they are ([`Installed`]). All mistakes are
 //! reported together, one line each. This is the only module that reads the environment.
 
 use std::net::SocketAddr;
@@ -13,12 +13,15 @@ use ipnet::IpNet;
 
 pub use self::database::{Database, DatabaseTls, Statements};
 pub use self::guide::Guide;
+pub use self::installed::Installed;
 pub use self::redis::{Redis, RedisKind};
 pub use crate::log::Format as LogFormat;
 
 mod database;
+mod env_file;
 mod guide;
 mod headers;
+mod installed;
 mod load;
 mod mail;
 mod parse;

@@ -44,6 +44,17 @@ pub struct Redis {
     pub timeout: Duration,
 }
 
+impl Redis {
+    /// Where it is, for the operator; without the user and the password.
+    pub fn shown(&self) -> String {
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|(host, port)| format!("{host}:{port}"));
+        format!("Redis at {}", hosts.collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// How the servers of a [`Redis`] stand together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisKind {

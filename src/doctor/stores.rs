@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::config::{Statements, Store};
-use crate::store::{PostgresFacts, RedisFacts, inspect_postgres, inspect_redis};
+use crate::store::{Backend, PostgresFacts, RedisFacts, inspect_postgres, inspect_redis};
 
 /// Oldest PostgreSQL that is still looked after (`server_version_num`).
 const POSTGRES_MIN: i32 = 130_000;
@@ -12,6 +12,17 @@ const REDIS_MIN: (u32, u32) = (6, 2);
 const FULL: f64 = 0.95;
 
 pub fn check(report: &mut Report, store: &Store) {
+    if store.database.is_none() {
+        let dir = store.dir.display();
+        report.expect(
+            "data folder",
+            Backend::is_made(store),
+            format!(
+                "{dir} holds no accounts: the server has never been started, or works elsewhere"
+            ),
+            "systemctl start cloudchat, or --config and --data-dir as the server has them",
+        );
+    }
     if let Some(database) = &store.database {
         match inspect_postgres(database) {
             Ok(facts) => postgres(report, &facts, database.statements, store),

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
+use crate::config;
+
 /// Makes the data folder, for this user only, unless it exists. Err: one line, also if it is not safe.
 pub(super) fn make(dir: &Path) -> Result<(), String> {
     make_private(dir)?;
@@ -20,6 +22,19 @@ pub(super) fn make_private(dir: &Path) -> Result<(), String> {
         .mode(0o700)
         .create(dir)
         .map_err(|error| format!("{}: cannot make this folder: {error}", dir.display()))
+}
+
+/// Whose folder it is that holds the files of these settings, as user and group; `None` if they keep none, or there
+/// is no folder yet.
+///
+/// # Errors
+/// One line: it cannot be looked at, or others may write in it.
+pub fn owner(settings: &config::Store) -> Result<Option<(u32, u32)>, String> {
+    if settings.database.is_some() && settings.redis.is_some() {
+        return Ok(None);
+    }
+    let found = look(&settings.dir)?;
+    Ok(found.map(|found| (found.uid(), found.gid())))
 }
 
 fn look(dir: &Path) -> Result<Option<Metadata>, String> {

@@ -34,6 +34,7 @@ use crate::error::Error;
 use embedded::{Embedded, Files};
 
 pub use accounts::Accounts;
+pub use folder::owner as folder_owner;
 pub use outcomes::{
     ADDRESS_CHARS_MAX, NewSession, OutboxRow, OwnChat, Posted, Registered, Reservation, Reserved,
     SESSIONS_PER_USER_MAX, Session, SessionInfo, Taken, TokenUse, USER_AGENT_CHARS_MAX, Updated,

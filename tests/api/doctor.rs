@@ -353,8 +353,16 @@ fn the_mail_server() {
 
 #[test]
 fn for_people_each_finding_has_the_line_that_fixes_it() {
-    let (code, out, _) = run(&["doctor"], &[]);
+    let folder = tempfile::tempdir().expect("there is room");
+    let data = folder.path().display().to_string();
+    let (code, out, _) = run(&["doctor", "--data-dir", &data], &[]);
     assert_eq!(code, 1);
+    let line = format!("data folder: {data} holds no accounts: ");
+    assert!(out.contains(&line), "{out}");
+    std::fs::write(folder.path().join("accounts.db"), "").expect("it is ours");
+    let (code, out, errors) = run(&["doctor", "--data-dir", &data], &[]);
+    assert_eq!(code, 1);
+    assert_eq!(errors, format!("cloudchat: store: {data}\n"));
     assert!(
         out.contains(
             "provider: no model provider is configured: chats get 503\n    fix: DEEPSEEK_API_KEY=…"

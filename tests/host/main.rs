@@ -12,6 +12,7 @@ mod kit;
 mod activation;
 mod backup;
 mod load;
+mod owner;
 mod reload;
 mod rollback;
 mod signals;

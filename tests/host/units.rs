@@ -130,7 +130,12 @@ fn user_and_folders_are_made() {
     let args = [&at, "--create", &conf("tmpfiles.conf")];
     let (made, said) = tool("systemd-tmpfiles", &args, &units());
     assert!(made, "{said}");
-    for folder in ["etc/cloudchat", "run/cloudchat", "var/backups/cloudchat"] {
+    for folder in [
+        "etc/cloudchat",
+        "run/cloudchat",
+        "var/lib/cloudchat",
+        "var/backups/cloudchat",
+    ] {
         assert!(root.path().join(folder).is_dir(), "{folder}");
     }
 }

@@ -77,6 +77,11 @@ class Machine:
     def run(self, *command, code=0):
         return run("nsenter", "-t", self.systemd, "-p", "-m", "-u", "-i", "-C", *command, code=code)
 
+    def root(self, *arguments, line="", code=0):
+        """Runs cloudchat as somebody would who has logged in as root; `line` is typed."""
+        words = ["env", "HOME=/root", "sh", "-c", 'printf "%s\\n" "$0" | cloudchat "$@"', line, *arguments]
+        return self.run(*words, code=code)
+
     def install(self, deb):
         """By dpkg; the tree's /tmp is the machine's own."""
         place = self.tree.path("root/cloudchat.deb")
@@ -125,6 +130,8 @@ def test(tree, old, new):
         machine.run("systemctl", "enable", "--now", "cloudchat")
         serves()
         check(machine.is_enabled() == ["enabled"] * 2, machine.is_enabled())
+        commands(machine)
+        variables(machine, secrets)
         upgrade(machine, new)
         broken(machine, old)
 
@@ -143,6 +150,73 @@ def test(tree, old, new):
         check(machine.is_enabled() == ["enabled"] * 2, machine.is_enabled())
         machine.run("dpkg", "--purge", "cloudchat")
         check(not answers(), "it still serves")
+
+
+def commands(machine):
+    step("commands of root work on the server's store, with its user's rights; whoever may not read it is told so")
+    tree, data, config = machine.tree, "/var/lib/cloudchat", ["--config", "/etc/cloudchat/config.toml"]
+    place = f"store: {data}, as its owner cloudchat"
+    password = "correct horse alice"
+    for name, more in [("alice", []), ("bob", config)]:
+        said = machine.root("user", "create", f"{name}@example.org", *more, line=password)
+        check(place in said and "create: " in said, said)
+    check(login("alice", password) == 200, "whoever root has made cannot log in")
+    said = machine.root("check")
+    check(f"data folder  {data}\n" in said and "deepseek at http://127.0.0.1:9000/v1" in said, said)
+    said = machine.root("doctor", code=None)
+    check(f"store: {data}\n" in said and "provider" not in said, said)
+    backups = "/var/backups/cloudchat"
+    check(place in machine.root("backup", f"{backups}/monday"), "the backup's store")
+    machine.root("user", "delete", "bob@example.org", "--yes")
+    for user, file in [("cloudchat", "cloudchat.env"), ("nobody", "config.toml")]:
+        said = machine.run("runuser", "-u", user, "--", "cloudchat", "user", "list", code=2)
+        check(f"{file}: cannot be read: " in said and "run this as root" in said, said)
+
+    step("root restores: with and without what it keeps to itself")
+    machine.run("cp", "-r", f"{backups}/monday", "/root/monday")
+    machine.run("chown", "-R", "root:root", "/root/monday")
+    for backup in (f"{backups}/monday", "/root/monday"):
+        said = machine.root("restore", backup, code=1)
+        check("a server uses it; stop it first" in said, said)
+        machine.run("systemctl", "stop", "cloudchat.socket", "cloudchat.service")
+        # What was there before is kept under a name that has seconds.
+        done = lambda: (said := machine.root("restore", backup, code=None)) and "restored from" in said and said
+        check(place in until("the restore", done), "the store of the restore")
+        machine.run("systemctl", "start", "cloudchat.socket", "cloudchat.service")
+        serves()
+        check(login("bob", password) == 200, "the backup has bob")
+        machine.root("user", "delete", "bob@example.org", "--yes")
+    for path in tree.path(data).rglob("*"):
+        owner = tree.owner_and_mode(str(path.relative_to(tree.root)))[:2]
+        check(owner == ("cloudchat", "cloudchat"), path, owner)
+    left = [name for name in ("root/.local", "root/data", "data") if tree.path(name).exists()]
+    check(not left, "other stores were made:", left)
+
+
+def login(name, password):
+    return ask("POST", "/auth/login", {"identifier": f"{name}@example.org", "password": password})[0]
+
+
+# What stands behind `DEEPSEEK_MODEL=`, up to the end of the file.
+VALUES = ["a", " a b \t", "a#b ;c", "'a b'", '"a b"c', "a'b'", "a\\\n b", r"a\ ", r'"a\$b\"c\d"', "'a\\'", "$HOME", "a\\\\b",
+          "a\r\nDEEPSEEK_MODEL=b", "x\n# c\\\nDEEPSEEK_MODEL=b", "x\n DEEPSEEK_MODEL = b\n", "x\nexport DEEPSEEK_MODEL=b", '"a']
+
+
+def variables(machine, secrets):
+    step("an environment file means to commands what it means to systemd")
+    file = machine.tree.path("etc/cloudchat/cloudchat.env")
+    version = int(machine.run("systemctl", "--version").split()[1])
+    for value in VALUES:
+        # Before, such a comment went on in the next line.
+        if "# c\\" in value and version < 254:
+            continue
+        file.write_text(f"DEEPSEEK_API_KEY=k\nDEEPSEEK_MODEL={value}")
+        read = machine.root("check", code=None)
+        given = machine.run("systemd-run", "-qPG", "-p", "EnvironmentFile=/etc/cloudchat/cloudchat.env",
+                            "-E", "STATE_DIRECTORY=/nowhere", "cloudchat", "check", code=None)
+        of_model = [[line for line in said.splitlines() if "deepseek" in line.lower()] for said in (read, given)]
+        check(of_model[0] and of_model[0] == of_model[1], repr(value), of_model)
+    file.write_text(secrets)
 
 
 def upgrade(machine, new):

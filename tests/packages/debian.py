@@ -113,7 +113,6 @@ def test(tree, old, new):
     secrets = f"DEEPSEEK_API_KEY=k\nDEEPSEEK_MODEL={MODEL}\nDEEPSEEK_BASE_URL=http://127.0.0.1:9000/v1\n"
     tree.path("etc/cloudchat/cloudchat.env").write_text(secrets)
     env = {**CLEAN, **dict(line.split("=", 1) for line in secrets.split()), "STATE_DIRECTORY": "/var/lib/cloudchat"}
-    tree.run("install", "-d", "-o", "cloudchat", "-g", "cloudchat", "-m", "700", "/var/lib/cloudchat")
     user = ["chroot", "--userspec=cloudchat:cloudchat", tree.root, "/usr/bin/cloudchat"]
     config = ["--config", "/etc/cloudchat/config.toml"]
     with provider("9000"), serving(*user, "serve", *config, env=env):
@@ -160,15 +159,18 @@ def installed(tree):
         "etc/cloudchat/config.toml": ("root", "cloudchat", 0o640),
         "etc/cloudchat/cloudchat.env": ("root", "root", 0o600),
         "var/backups/cloudchat": ("cloudchat", "cloudchat", 0o700),
+        "var/lib/cloudchat": ("cloudchat", "cloudchat", 0o700),
     }
     for name, (owner, group, mode) in expected.items():
         found = tree.owner_and_mode(name)
         check(found == (owner, group, mode), name, found)
     user = [line for line in tree.text("etc/passwd").splitlines() if line.startswith("cloudchat:")]
     check(len(user) == 1 and user[0].endswith(":/var/lib/cloudchat:/usr/sbin/nologin"), user)
-    config = ["--config", "/etc/cloudchat/config.toml"]
-    said = tree.run("cloudchat", "check", *config)
-    check("is valid" in said, said)
+    for config in ([], ["--config", "/etc/cloudchat/config.toml"]):
+        said = tree.run("cloudchat", "check", *config)
+        check("is valid" in said and "data folder  /var/lib/cloudchat (no accounts yet" in said, said)
+        said = tree.run("cloudchat", "user", "list", *config, code=2)
+        check("/var/lib/cloudchat: no accounts here" in said, said)
 
 
 def unchanged(tree, configuration, secrets):

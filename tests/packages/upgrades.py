@@ -11,8 +11,9 @@ from provider import MODEL
 from servers import Services
 
 CONFIG = "/etc/cloudchat/config.toml"
-# As the README has them.
-MIGRATE = "systemd-run -qPG -p EnvironmentFile=/etc/cloudchat/cloudchat.env cloudchat migrate".split()
+# As their READMEs have them.
+LAST_MIGRATE = "systemd-run -qPG -p EnvironmentFile=/etc/cloudchat/cloudchat.env cloudchat migrate".split()
+MIGRATE = ["cloudchat", "migrate"]
 RELOAD = ["systemctl", "reload", "cloudchat"]
 DATA = "/var/lib/cloudchat"
 COPY = f"{DATA}/before-schema-3"
@@ -61,7 +62,7 @@ def begins(machine, last, more=""):
     secrets = f"DEEPSEEK_API_KEY=k\nDEEPSEEK_MODEL={MODEL}\nDEEPSEEK_BASE_URL=http://127.0.0.1:9000/v1\n"
     machine.tree.path("etc/cloudchat/cloudchat.env").write_text(secrets + more)
     if more:
-        machine.run(*MIGRATE)
+        machine.run(*LAST_MIGRATE)
     machine.run("systemctl", "enable", "--now", "cloudchat")
     serves()
     return [Person(name) for name in ("alice", "bob", "carol")]
@@ -128,6 +129,9 @@ def test_sqlite(tree, last, new):
         all_well(people)
         is_as_before(tree, copy)
         late = Person("dave")
+        # Its configuration is the last version's, which names no data folder.
+        said = machine.root("user", "list", "--json")
+        check(said.count('"uid"') == 4 and f"store: {DATA}, as its owner cloudchat" in said, said)
 
         step("the last version installed over it: does not serve on this schema, and the new one goes on")
         fails(machine, [*people, late], "made by a newer cloudchat", lambda: installs_only(machine, last))

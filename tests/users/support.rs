@@ -36,7 +36,11 @@ pub fn user_with(folder: &Path, words: &[&str], input: &str) -> (i32, String, St
     let output = child.wait_with_output().expect("it ends");
     let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
     let code = output.status.code().expect("it ends by itself");
-    (code, text(output.stdout), text(output.stderr))
+    // Each says first where it works.
+    let errors = text(output.stderr);
+    let store = format!("cloudchat: store: {}\n", folder.display());
+    let errors = errors.strip_prefix(&store).unwrap_or(&errors).to_owned();
+    (code, text(output.stdout), errors)
 }
 
 pub fn user(folder: &Path, words: &[&str]) -> (i32, String, String) {

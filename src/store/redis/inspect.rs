@@ -6,7 +6,7 @@ use fred::types::config::{Config, PerformanceConfig};
 use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::time::timeout;
 
-use super::{START_TIMEOUT, client_config, connection_config, shown};
+use super::{START_TIMEOUT, client_config, connection_config};
 use crate::config::Redis;
 
 /// What was seen, of any one node of a cluster. `None`: we may not ask for it (`CONFIG`).
@@ -33,7 +33,7 @@ pub struct RedisFacts {
 /// # Errors
 /// One line that names the server and why it cannot be looked at.
 pub fn inspect(redis: &Redis) -> Result<RedisFacts, String> {
-    let named = |why: &dyn std::fmt::Display| format!("{}: {why}", shown(redis));
+    let named = |why: &dyn std::fmt::Display| format!("{}: {why}", redis.shown());
     let config = Config {
         fail_fast: true,
         ..client_config(redis)?

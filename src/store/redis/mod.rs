@@ -93,7 +93,7 @@ impl Redis {
         });
         match try_to_connect(&shared) {
             Ok(()) => {}
-            Err(error) if is_refusal(&error) => return Err(format!("{}: {error}", shown(redis))),
+            Err(error) if is_refusal(&error) => return Err(format!("{}: {error}", redis.shown())),
             Err(error) => {
                 shared.health().failed(clock::now(), &error);
             }
@@ -115,15 +115,6 @@ impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Redis")
     }
-}
-
-/// The servers, without passwords.
-fn shown(redis: &config::Redis) -> String {
-    let hosts = redis
-        .hosts
-        .iter()
-        .map(|(host, port)| format!("{host}:{port}"));
-    format!("Redis at {}", hosts.collect::<Vec<_>>().join(", "))
 }
 
 fn client_config(redis: &config::Redis) -> Result<Config, String> {
