@@ -259,7 +259,7 @@ fn other_names_get_no_answer() {
     assert_eq!(curl(&nginx, &address, &[]), Err(35), "no name at all");
     let nameless = ["--http1.0", "-H", "Host:"];
     assert_eq!(by_name("https", NAME, nginx.named, &nameless), Err(52));
-    // Who got through the handshake by our name cannot ask for another one then.
+    // A connection whose handshake named us cannot ask for another name then.
     let other = ["-H", "Host: other.example.org"];
     let url = format!("https://{NAME}:{}/", nginx.named);
     match curl(&nginx, &url, &other) {
