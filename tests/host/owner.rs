@@ -190,15 +190,18 @@ fn what_root_does_there_belongs_to_the_owner() {
     until("the server to listen", || {
         TcpStream::connect(("127.0.0.1", port)).ok()
     });
-    let status = format!("/proc/{}/status", server.id());
-    let status = fs::read_to_string(status).expect("it runs");
-    for line in [
-        "\nUid:\t54321\t54321\t54321\t54321\n",
-        "\nGid:\t54321\t54321\t54321\t54321\n",
-        "\nGroups:\t \n",
-        "\nCapPrm:\t0000000000000000\n",
-    ] {
-        assert!(status.contains(line), "{line}: {status}");
+    // To the kernel each thread has rights of its own.
+    let threads = fs::read_dir(format!("/proc/{}/task", server.id())).expect("it runs");
+    for thread in threads.flatten() {
+        let status = fs::read_to_string(thread.path().join("status")).expect("it runs");
+        for line in [
+            "\nUid:\t54321\t54321\t54321\t54321\n",
+            "\nGid:\t54321\t54321\t54321\t54321\n",
+            "\nGroups:\t \n",
+            "\nCapPrm:\t0000000000000000\n",
+        ] {
+            assert!(status.contains(line), "{line}: {status}");
+        }
     }
     assert_all_given(&given.data);
     server.kill().expect("it is our child");
