@@ -189,8 +189,14 @@ async fn two_roles_share_the_tables() {
     let database = old_database(1);
     let admin = |sql: &str| admin(&database, sql);
     let role = format!("site_{database}");
+    // Not REASSIGN OWNED, which gives away the databases of the tests beside this one, too.
     admin(&format!(
-        "CREATE ROLE {role} LOGIN PASSWORD 'site'; REASSIGN OWNED BY cloudchat TO {role};
+        "CREATE ROLE {role} LOGIN PASSWORD 'site';
+         DO $$ DECLARE of_site TEXT; BEGIN
+             FOR of_site IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+                 EXECUTE format('ALTER TABLE public.%I OWNER TO {role}', of_site);
+             END LOOP;
+         END $$;
          ALTER DATABASE {database} OWNER TO postgres; GRANT CREATE ON SCHEMA public TO {role}"
     ));
     let url_ours = url("POSTGRES", &database);
