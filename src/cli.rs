@@ -117,6 +117,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
+    // Also when one of them panics.
+    let _written = log::UntilWritten;
     let result = match cli.command {
         Command::Serve(settings) => run_serve(&settings),
         Command::Check(args) => run_check(&args),
@@ -136,17 +138,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(Failure::Mistakes(lines)) => (lines, 2),
     };
     for line in lines {
-        // With stderr closed too, the exit code alone must tell.
-        writeln!(io::stderr(), "cloudchat: {line}").unwrap_or_default();
+        log::print(&format!("cloudchat: {line}\n"));
     }
     ExitCode::from(code)
 }
 
 fn run_serve(settings: &Settings) -> Result<(), Failure> {
     let (config, budget) = load(settings)?;
-    log::init(config.log.format, config.log.journal);
-    if let Some(owner) = owner::of(&config.store).map_err(Failure::Stopped)? {
+    // Before there is a thread, which would stay root's.
+    let owner = owner::of(&config.store).map_err(Failure::Stopped)?;
+    if let Some(owner) = &owner {
         owner.become_it().map_err(Failure::Stopped)?;
+    }
+    log::init(config.log.format, config.log.journal).map_err(Failure::Stopped)?;
+    if let Some(owner) = owner {
         let name = owner.name();
         log::info(
             "data of another user",

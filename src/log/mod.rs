@@ -2,7 +2,8 @@
 //!
 //! A line is written at once, except on a thread that has promised to call [`rest`] before it
 //! sleeps ([`gather`]): there the lines of ordinary events wait for each other, so that a busy core
-//! writes some dozens with one `write(2)`. A warning or an error never waits.
+//! hands over some dozens at a time. A warning or an error never waits. In a server a thread of its own
+//! writes them ([`init`]), so that a reader of the log who stops holds up nobody.
 //!
 //! Values may come from anywhere, so they are escaped and cut: none can end a line, close a quote
 //! or fill a disk. Secrets, cookies, messages and (unless configured) client addresses are never
@@ -10,12 +11,11 @@
 //! starts with the priority (`<6>`) instead of the time.
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ use crate::clock;
 mod render;
 mod request;
 mod value;
+mod writer;
 
 pub use render::{Line, Stamp, render, tenths};
 use request::Pattern;
@@ -97,10 +98,32 @@ pub struct Style {
 
 static STYLE: OnceLock<Style> = OnceLock::new();
 
-/// Sets the form of the lines, once; before it, and without it, they are logfmt with a time.
-/// A second call changes nothing, so that tests may start several servers.
-pub fn init(format: Format, journal: bool) {
+/// Sets the form of the lines, and has a thread of its own write them from now on. To be called once; before
+/// it, and without it, they are logfmt with a time, and who logs waits until they are written.
+///
+/// # Errors
+/// The system has no resources for a thread.
+pub fn init(format: Format, journal: bool) -> Result<(), String> {
     STYLE.get_or_init(|| Style { format, journal });
+    writer::start()
+}
+
+/// Waits, when it is dropped, until what was logged and [`print`]ed before is written; for a second at most.
+/// To be kept until the process ends.
+#[derive(Debug)]
+pub struct UntilWritten;
+
+impl Drop for UntilWritten {
+    fn drop(&mut self) {
+        flush();
+        writer::finish();
+    }
+}
+
+/// Writes whole lines to stderr that are no log lines, behind those that were logged before.
+pub fn print(lines: &str) {
+    flush();
+    writer::send(lines.as_bytes(), true);
 }
 
 fn style() -> Style {
@@ -200,7 +223,7 @@ impl Lines {
             self.pattern
                 .write(request, style(), &mut self.stamp, &mut self.text);
             if self.text.len() > GATHERED_BYTES_MAX {
-                self.send();
+                self.send(false);
             }
         }
         self.is_gathering
@@ -215,13 +238,13 @@ impl Lines {
         self.text.extend_from_slice(self.line.as_bytes());
         let may_wait = self.is_gathering && level == Level::Info;
         if !may_wait || self.text.len() > GATHERED_BYTES_MAX {
-            self.send();
+            self.send(!may_wait);
         }
     }
 
     fn flush(&mut self) {
         self.is_promised = false;
-        self.send();
+        self.send(false);
     }
 
     fn rest(&mut self) -> bool {
@@ -236,10 +259,10 @@ impl Lines {
         self.is_promised
     }
 
-    fn send(&mut self) {
+    fn send(&mut self, is_hurried: bool) {
         if !self.text.is_empty() {
             self.sent_at = Some(clock::now());
-            send(&self.text);
+            writer::send(&self.text, is_hurried);
             self.text.clear();
             self.text.shrink_to(LINE_BYTES_KEPT);
         }
@@ -282,19 +305,6 @@ pub fn rest() -> bool {
 pub fn flush() {
     // Busy or gone: whoever holds them writes them.
     let _: Result<_, _> = LINES.try_with(|lines| lines.try_borrow_mut().map(|mut l| l.flush()));
-}
-
-/// Hands over whole lines in one piece. A log that cannot be written (closed pipe, full disk) must not
-/// stop the service, and there is no second place to complain to: they are lost.
-fn send(lines: &[u8]) {
-    /// Stderr without its lock: one `write(2)` of a few KiB is whole by itself.
-    static STDERR: LazyLock<Option<File>> = LazyLock::new(|| {
-        let stderr = io::stderr().as_fd().try_clone_to_owned();
-        stderr.ok().map(File::from)
-    });
-    if let Some(mut stderr) = STDERR.as_ref() {
-        stderr.write_all(lines).unwrap_or_default();
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod reload;
 mod rollback;
 mod signals;
 mod stop;
+mod stopped_reader;
 mod supervisor;
 mod systemd;
 mod units;

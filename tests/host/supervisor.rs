@@ -16,7 +16,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use crate::kit::server::{BINARY, free_port, no_rate_limit};
-use crate::kit::{Conn, Provider, Reply, request, until};
+use crate::kit::{Conn, Provider, Reply, pass, request, until};
 
 /// Who holds the listening sockets.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -274,7 +274,9 @@ impl Service {
         .collect()
     }
 
+    /// What its processes wrote to standard error so far, a moment later.
     pub fn log(&self) -> String {
+        pass(0.05);
         let bytes = fs::read(self.path("stderr")).expect("it was made at the start");
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -324,7 +326,7 @@ pub fn send(pid: i32, signal: i32) {
 }
 
 /// Collects a process that has ended: its exit code, or the negative signal.
-fn try_wait(pid: i32) -> Option<i32> {
+pub fn try_wait(pid: i32) -> Option<i32> {
     let mut status = 0;
     #[expect(unsafe_code, reason = "orphans are collected by waitpid(2) only")]
     // SAFETY: `status` outlives the call.
@@ -342,7 +344,7 @@ fn try_wait(pid: i32) -> Option<i32> {
 }
 
 /// Has processes whose parent has ended become children of this one.
-fn adopt_orphans() {
+pub fn adopt_orphans() {
     #[expect(unsafe_code, reason = "prctl(2) touches no memory here")]
     // SAFETY: as above.
     let set = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
