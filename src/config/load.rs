@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::read::{Reader, quoted};
 use super::{
-    Auth, Chat, Config, DEVICE_COOKIE, Listen, Log, LogFormat, Roots, Server, Sources, Store,
-    Upstream, database, guide, mail, parse, provider, redis,
+    Chat, Config, DEVICE_COOKIE, Listen, Log, LogFormat, Roots, Server, Sources, Store, Upstream,
+    auth, database, guide, mail, parse, provider, redis,
 };
 use crate::log;
 
@@ -58,7 +58,12 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         metrics: metrics(reader),
         memory: memory(reader, has_old_hashes),
         chat: chat(reader, sources.file, &mut warnings),
-        auth: auth(reader, has_old_hashes, &mut warnings),
+        auth: auth::read(
+            reader,
+            has_old_hashes,
+            server.cookie_secure,
+            &mut warnings,
+        ),
         upstream: upstream(reader, server.socket_buffer_bytes),
         providers: provider::read(reader, &mut warnings),
         store,
@@ -286,43 +291,6 @@ fn chat(reader: &mut Reader<'_>, file: Option<&Path>, warnings: &mut Vec<String>
     }
     section.finish();
     chat
-}
-
-fn auth(reader: &mut Reader<'_>, has_old_hashes: bool, warnings: &mut Vec<String>) -> Auth {
-    let mut section = reader.section("auth");
-    let memory = if has_old_hashes { "64M" } else { "19M" };
-    let auth = Auth {
-        session_ttl: section.seconds(
-            ("session_ttl_seconds", "SESSION_TTL_SECONDS"),
-            7.0 * DAY,
-            1.0..=365.0 * DAY,
-        ),
-        reset_token_ttl: section.seconds(
-            ("reset_token_ttl_seconds", "PWRESET_TOKEN_TTL"),
-            900.0,
-            1.0..=DAY,
-        ),
-        reset_revokes_sessions: section
-            .bool(("reset_revokes_sessions", "PWRESET_REVOKE_SESSIONS"), true),
-        debug_return_reset_token: section.bool(
-            ("debug_return_reset_token", "DEBUG_RETURN_RESET_TOKEN"),
-            false,
-        ),
-        rehash: section.bool("rehash", true),
-        // What new hashes take is the least.
-        hash_memory_max: section.memory("hash_memory_max", memory, 19 * MIB..=4 * GIB),
-        hash_queue_max: section.integer("hash_queue_max", 32, 1..=1024),
-        hash_timeout: section.seconds("hash_seconds_max", 5.0, 0.05..=60.0),
-    };
-    section.finish();
-    if auth.debug_return_reset_token {
-        warnings.push(
-            "auth.debug_return_reset_token: anybody can replace anybody's password; never use it \
-             outside tests"
-                .into(),
-        );
-    }
-    auth
 }
 
 fn upstream(reader: &mut Reader<'_>, socket_buffer_bytes: usize) -> Upstream {

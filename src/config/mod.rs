@@ -17,6 +17,7 @@ pub use self::installed::Installed;
 pub use self::redis::{Redis, RedisKind};
 pub use crate::log::Format as LogFormat;
 
+mod auth;
 mod database;
 mod env_file;
 mod guide;
@@ -243,7 +244,7 @@ pub struct Auth {
     pub reset_token_ttl: Duration,
     /// Whether a replaced password ends all sessions of its user.
     pub reset_revokes_sessions: bool,
-    /// Whether the answer to "forgot" holds the token: for tests only.
+    /// Whether the answer to "forgot" holds the token: for tests only, and only without `cookie_secure`.
     pub debug_return_reset_token: bool,
     /// Whether a hash with other parameters than today's is replaced when its user logs in.
     pub rehash: bool,

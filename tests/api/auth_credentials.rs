@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::kit::{Beside, PASSWORD, Person, Provider, Server, fails};
 
-const DEBUG: &str = "auth.debug_return_reset_token = true";
+const DEBUG: &str = "auth.debug_return_reset_token = true\nserver.cookie_secure = false";
 /// What argon2-cffi 25.1 makes of `odd password 1` with 8 MiB and one pass.
 const SMALL_HASH: &str = "$argon2id$v=19$m=8192,t=1,p=1$7hWxSK2HwKpxewc/8NXzGQ$4c7iCe6/mQAQWHsUSSg1IZkTkpm/XsHrNJVUvlfo97o";
 const SMALL_PASSWORD: &str = "odd password 1";

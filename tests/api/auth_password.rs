@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::kit::{PASSWORD, Person, Provider, Server, fails};
 
 const OTHER: &str = "battery staple 2";
-const DEBUG: &str = "auth.debug_return_reset_token = true";
+const DEBUG: &str = "auth.debug_return_reset_token = true\nserver.cookie_secure = false";
 
 fn token(server: &Server, identifier: &str) -> Option<String> {
     let body = json!({"identifier": identifier});

@@ -123,7 +123,7 @@ fn chats_at_both_are_counted_together() {
 
 #[test]
 fn a_reset_at_one_ends_the_sessions_at_the_other_at_once() {
-    let settings = "auth.debug_return_reset_token = true";
+    let settings = "auth.debug_return_reset_token = true\nserver.cookie_secure = false";
     let [here, there] = two(&Provider::friendly(), settings);
     let mut alice = Person::logged_in(&here, "alice@b.c");
     let mut elsewhere = Person::new(&there);
@@ -145,7 +145,7 @@ fn a_reset_at_one_ends_the_sessions_at_the_other_at_once() {
 
 #[test]
 fn what_may_happen_once_happens_once_at_both_together() {
-    let settings = "auth.debug_return_reset_token = true";
+    let settings = "auth.debug_return_reset_token = true\nserver.cookie_secure = false";
     let [here, there] = two(&Provider::friendly(), settings);
     let mut statuses = both(
         || Person::new(&here).register("alice@b.c").status,

@@ -39,7 +39,8 @@ fn while_the_session_store_hangs() {
 
 #[test]
 fn a_reset_token_survives_while_the_account_store_hangs() {
-    let settings = "store.timeout_seconds = 1\nauth.debug_return_reset_token = true";
+    let settings = "store.timeout_seconds = 1\nserver.cookie_secure = false\n\
+                    auth.debug_return_reset_token = true";
     let server = Server::start(&Provider::friendly(), settings);
     let mut alice = Person::logged_in(&server, "alice@b.c");
     let body = json!({"identifier": "alice@b.c"});
