@@ -220,6 +220,7 @@ fn read(
     let config = Config::load(Sources {
         file: installed.file(),
         env: &|name| installed.variable(name),
+        names: &config::environment_names(),
         listen,
         data_dir,
     });

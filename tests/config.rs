@@ -36,9 +36,14 @@ fn load_with(
         found.map(|(_, value)| (*value).to_string())
     };
     let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+    let names: Vec<String> = variables
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
     let sources = Sources {
         file: Some(file.path()),
         env: &env,
+        names: &names,
         listen: &listen,
         data_dir: None,
     };
@@ -317,7 +322,7 @@ fn all_mistakes_are_reported_at_once() {
         "FILE: strange: ",
         "environment: MAX_HISTORY: \"many\" is not allowed; a whole number from 1 to 1000",
         "environment: SESSION_EXPIRE: ",
-        "environment: COOKIE_SECURE: \"maybe\" is not allowed; true or false",
+        "environment: COOKIE_SECURE: \"maybe\" is not allowed; 1 or 0",
         "--listen: \"nowhere\" is no address",
     ] {
         let found = mistakes.iter().filter(|line| line.starts_with(start));

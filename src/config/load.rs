@@ -75,6 +75,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         redis.session_ttl = config.auth.session_ttl;
     }
     reader.finish();
+    warnings.extend(reader.env.warnings(sources.names, &provider::variables()));
     Config { warnings, ..config }
 }
 
@@ -185,13 +186,13 @@ fn twice(listen: &[Listen]) -> Option<&Listen> {
 
 /// See [`Store::dir`].
 fn data_dir(reader: &Reader<'_>, sources: &Sources<'_>, in_file: PathBuf) -> PathBuf {
-    let set = |name: &str| reader.variable(name).map(PathBuf::from);
+    let set = |name: &str| reader.env.outside(name).map(PathBuf::from);
     let given = sources.data_dir.map(PathBuf::from).unwrap_or(in_file);
     if !given.as_os_str().is_empty() {
         return given;
     }
     // systemd lists several folders with colons between; the first is the service's own.
-    let state = reader.variable("STATE_DIRECTORY");
+    let state = reader.env.outside("STATE_DIRECTORY");
     if let Some(first) = state.as_deref().and_then(|list| list.split(':').next()) {
         return first.into();
     }
@@ -201,7 +202,7 @@ fn data_dir(reader: &Reader<'_>, sources: &Sources<'_>, in_file: PathBuf) -> Pat
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {
-    let stream = reader.variable("JOURNAL_STREAM");
+    let stream = reader.env.outside("JOURNAL_STREAM");
     let mut section = reader.section("log");
     let formats = [("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
     let log = Log {

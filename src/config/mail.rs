@@ -1,9 +1,11 @@
 //! The `[mail]` table: which server takes our mails, and how they are signed.
 
+use std::time::Duration;
+
 use toml::Value;
 
 use super::read::{Reader, Section, quoted, shown, truth};
-use super::{Language, Mail, MailServer, Secret, TlsMode, parse};
+use super::{Secret, parse};
 
 /// Where mails go unless the connection begins with TLS.
 const PORT: u16 = 587;
@@ -13,6 +15,62 @@ const PORT_IMPLICIT_TLS: u16 = 465;
 const NAME_CHARS_MAX: usize = 80;
 /// Longest user name and password: both stand in one SMTP command (RFC 4954 allows 12,288 bytes).
 const CREDENTIAL_BYTES_MAX: usize = 256;
+
+/// Mails to users.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// Who takes them; without it they are not sent.
+    pub server: Option<MailServer>,
+    /// Who they come from, as people read it; 1 to 80 characters, no control characters.
+    pub sender_name: String,
+    /// The site's name in subjects and texts; the same bounds.
+    pub site_name: String,
+    /// What they are written in.
+    pub language: Language,
+    /// Mails waiting to be sent, 1 to 1,000,000; further ones are dropped.
+    pub queue_max: usize,
+    /// Pause after a failure, 0.05 to 3600 s; doubled with each further one.
+    pub retry: Duration,
+    /// How often an empty outbox is looked at, 0.05 to 3600 s.
+    pub look: Duration,
+}
+
+/// An SMTP server that takes mails for anybody.
+#[derive(Debug, Clone)]
+pub struct MailServer {
+    /// Host name or address, lower case, without brackets.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
+    /// How the connection is protected.
+    pub tls: TlsMode,
+    /// Whether the server's certificate must be its own.
+    pub is_verified: bool,
+    /// User name and password, each of up to 256 bytes.
+    pub credentials: Option<(String, Secret)>,
+    /// The address mails come from; ASCII.
+    pub from: String,
+}
+
+/// How the connection to a mail server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Not at all.
+    None,
+    /// By STARTTLS (RFC 3207), without which nothing is sent.
+    StartTls,
+    /// From the first byte (RFC 8314).
+    Implicit,
+}
+
+/// What mails are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// Chinese.
+    Zh,
+    /// English.
+    En,
+}
 
 /// The table and its variables; `can_link` is whether mails can hold a link to the web site.
 pub fn read(reader: &mut Reader<'_>, can_link: bool, warnings: &mut Vec<String>) -> Mail {

@@ -14,12 +14,14 @@ use ipnet::IpNet;
 pub use self::database::{Database, DatabaseTls, Statements};
 pub use self::guide::Guide;
 pub use self::installed::Installed;
+pub use self::mail::{Language, Mail, MailServer, TlsMode};
 pub use self::redis::{Redis, RedisKind};
 pub use crate::log::Format as LogFormat;
 
 mod auth;
 mod database;
 mod env_file;
+mod environment;
 mod guide;
 mod headers;
 mod installed;
@@ -71,6 +73,9 @@ pub struct Sources<'a> {
     pub file: Option<&'a Path>,
     /// Looks up an environment variable; [`environment`] for the process's own.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Names of all variables that are set, to find those that were meant to be ours;
+    /// [`environment_names`] for the process's own.
+    pub names: &'a [String],
     /// `--listen`, replaces the file's list unless empty.
     pub listen: &'a [String],
     /// `--data-dir`.
@@ -82,6 +87,7 @@ impl Default for Sources<'_> {
         Self {
             file: None,
             env: &|_| None,
+            names: &[],
             listen: &[],
             data_dir: None,
         }
@@ -103,6 +109,12 @@ impl Config {
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// The names of all variables of the process's environment, for [`Sources::names`].
+pub fn environment_names() -> Vec<String> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter_map(|name| name.into_string().ok()).collect()
 }
 
 /// Where to listen.
@@ -386,60 +398,4 @@ pub struct Store {
     pub timeout: Duration,
     /// How long all calls of one request may take together, 0.05 to 60 s.
     pub request_max: Duration,
-}
-
-/// Mails to users.
-#[derive(Debug, Clone)]
-pub struct Mail {
-    /// Who takes them; without it they are not sent.
-    pub server: Option<MailServer>,
-    /// Who they come from, as people read it; 1 to 80 characters, no control characters.
-    pub sender_name: String,
-    /// The site's name in subjects and texts; the same bounds.
-    pub site_name: String,
-    /// What they are written in.
-    pub language: Language,
-    /// Mails waiting to be sent, 1 to 1,000,000; further ones are dropped.
-    pub queue_max: usize,
-    /// Pause after a failure, 0.05 to 3600 s; doubled with each further one.
-    pub retry: Duration,
-    /// How often an empty outbox is looked at, 0.05 to 3600 s.
-    pub look: Duration,
-}
-
-/// An SMTP server that takes mails for anybody.
-#[derive(Debug, Clone)]
-pub struct MailServer {
-    /// Host name or address, lower case, without brackets.
-    pub host: String,
-    /// 1 to 65535.
-    pub port: u16,
-    /// How the connection is protected.
-    pub tls: TlsMode,
-    /// Whether the server's certificate must be its own.
-    pub is_verified: bool,
-    /// User name and password, each of up to 256 bytes.
-    pub credentials: Option<(String, Secret)>,
-    /// The address mails come from; ASCII.
-    pub from: String,
-}
-
-/// How the connection to a mail server is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Not at all.
-    None,
-    /// By STARTTLS (RFC 3207), without which nothing is sent.
-    StartTls,
-    /// From the first byte (RFC 8314).
-    Implicit,
-}
-
-/// What mails are written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Language {
-    /// Chinese.
-    Zh,
-    /// English.
-    En,
 }

@@ -44,6 +44,12 @@ const KNOWN: [Known; 3] = [
     },
 ];
 
+/// The variables that providers may take, whether or not one was asked for.
+pub fn variables() -> Vec<&'static str> {
+    let of = |known: &Known| [Some(known.key_env), known.model_env, known.base_url_env];
+    KNOWN.iter().flat_map(of).flatten().collect()
+}
+
 /// Most rows; each costs connections of its own.
 const PROVIDERS_MAX: usize = 16;
 /// Longest key accepted: it must fit into a request head.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use super::environment::Environment;
 use super::parse;
 
 /// Looks up an environment variable.
@@ -19,7 +20,8 @@ pub struct Reader<'a> {
     /// The file's name as the operator gave it.
     file: String,
     root: Table,
-    env: Lookup<'a>,
+    /// The variables.
+    pub env: Environment<'a>,
     /// One line each.
     pub mistakes: Vec<String>,
     /// Full names of all keys that were asked for.
@@ -40,15 +42,15 @@ impl<'a> Reader<'a> {
         Self {
             file,
             root,
-            env,
+            env: Environment::new(env),
             mistakes,
             known: Vec::new(),
         }
     }
 
-    /// An environment variable; an empty one counts as not set, as in `NAME=` of an env file.
+    /// An environment variable of ours; see [`Environment::get`].
     pub fn variable(&self, name: &str) -> Option<String> {
-        (self.env)(name).filter(|value| !value.is_empty())
+        self.env.get(name)
     }
 
     /// Notes a mistake at `key` of the file.
@@ -209,10 +211,15 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// `true` or `false`; in the environment also 1, 0, yes, no, on, off.
     pub fn bool(&mut self, key: impl Into<Key>, default: bool) -> bool {
+        let key = key.into();
+        let is_in_env = key
+            .1
+            .is_some_and(|name| self.reader.variable(name).is_some());
+        let allowed = if is_in_env { "1 or 0" } else { "true or false" };
         self.parsed(key, truth, |value| {
             value
                 .as_bool()
-                .ok_or_else(|| format!("{} is not allowed; true or false", shown(value)))
+                .ok_or_else(|| format!("{} is not allowed; {allowed}", shown(value)))
         })
         .unwrap_or(default)
     }
@@ -414,7 +421,7 @@ fn unknown(name: &str, known: &[String], kind: &str) -> String {
 }
 
 /// How many characters must be added, dropped or replaced (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+pub fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, x) in a.chars().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);

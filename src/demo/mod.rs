@@ -82,6 +82,7 @@ fn configure(args: DemoArgs, provider: SocketAddr) -> Result<Config, String> {
         env: &environment,
         listen: &args.listen,
         data_dir: Some(&args.data_dir.unwrap_or_else(cache)),
+        ..Sources::default()
     });
     let mut config = config.map_err(|mistakes| mistakes.join("; "))?;
     config.warnings.clear();

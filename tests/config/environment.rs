@@ -109,3 +109,118 @@ fn the_old_service_s_variables_load() {
     assert_eq!(redis.timeout, Duration::from_secs(5));
     assert!(!format!("{config:?}").contains("hidden"));
 }
+
+#[test]
+fn quotes_around_a_value_are_no_part_of_it() {
+    let variables = [
+        ("DEEPSEEK_API_KEY", "\"sk-abc\""),
+        ("REDIS_HOST", "'cache'"),
+        ("REDIS_PORT", "\"6380\" "),
+        ("COOKIE_SECURE", "'0'"),
+        ("MAIL_SENDER_NAME", "\"\""),
+        ("SMTP_PASS", "\"p'"),
+        ("SMTP_USER", "a@b.c"),
+        ("SMTP_HOST", "\"mail.example.com\""),
+    ];
+    let config = load("", &variables).unwrap();
+    assert_eq!(config.providers[0].key.as_ref().unwrap().0, "sk-abc");
+    let redis = config.store.redis.unwrap();
+    assert_eq!(redis.hosts, [("cache".to_owned(), 6380)]);
+    assert!(!config.server.cookie_secure);
+    assert_eq!(config.mail.sender_name, config.mail.site_name);
+    let (_, password) = config.mail.server.unwrap().credentials.unwrap();
+    assert_eq!(password.0, "\"p'");
+}
+
+#[test]
+fn what_a_container_link_has_set_is_not_used() {
+    let port = ("REDIS_PORT", "tcp://10.43.1.2:6379");
+    let warning = "REDIS_PORT is not used: \"tcp://10.43.1.2:6379\" is a container link's \
+                   (Kubernetes, Docker)";
+    let key = ("DEEPSEEK_API_KEY", "sk-abc");
+    let embedded = load("", &[key, port]).unwrap();
+    assert_eq!(embedded.warnings, [warning]);
+    assert!(embedded.store.redis.is_none());
+    let redis = load("", &[key, port, ("REDIS_HOST", "redis")]).unwrap();
+    assert_eq!(redis.warnings, [warning]);
+    let hosts = redis.store.redis.unwrap().hosts;
+    assert_eq!(hosts, [("redis".to_owned(), 6379)]);
+    let name = ("MAIL_SENDER_NAME", "/cloudchat/mail-sender");
+    let mail = load("", &[key, name]).unwrap();
+    assert_eq!(mail.mail.sender_name, mail.mail.site_name);
+    assert_eq!(mail.warnings.len(), 1, "{:?}", mail.warnings);
+}
+
+#[test]
+fn a_name_that_is_nearly_ours_gets_a_hint_and_others_do_not() {
+    let key = ("DEEPSEEK_API_KEY", "hidden-1");
+    let warnings = |name: &str| load("", &[key, (name, "hidden-2")]).unwrap().warnings;
+    for (name, ours) in [
+        ("DASHSCOPE_API", "DASHSCOPE_API_KEY"),
+        ("DEEPSEEK_MODLE", "DEEPSEEK_MODEL"),
+        ("SMTP_PASSWORD", "SMTP_PASS"),
+        ("session_expire", "SESSION_EXPIRE"),
+    ] {
+        let hint = format!("the variable {name:?} means nothing; did you mean {ours}?");
+        assert_eq!(warnings(name), [hint]);
+    }
+    for name in [
+        // What is set already was not meant.
+        "DEEPSEEK_API",
+        "API_KEY",
+        "APP_NAME",
+        "APP_ENV",
+        "ANTHROPIC_API_KEY",
+        "AWS_SESSION_TOKEN",
+        "DB_HOST",
+        "DEBUG",
+        "FLASK_SECRET_KEY",
+        "GEMINI_API_KEY",
+        "HOME",
+        "HOSTNAME",
+        "IMAP_HOST",
+        "IMAP_PASS",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "LANG",
+        "LDAP_PORT",
+        "LISTEN_FDNAMES",
+        "LOGNAME",
+        "MAIL",
+        "MAIL_HOST",
+        "MAIL_PORT",
+        "MAILER_URL",
+        "OPENAI_BASE_URL",
+        "OPENAI_MODEL",
+        "OPENAI_ORG_ID",
+        "PATH",
+        "POSTGRES_PASSWORD",
+        "REDIS_NAME",
+        "REDIS_PORT_6379_TCP",
+        "REDIS_PORT_6379_TCP_ADDR",
+        "REDIS_SERVICE_HOST",
+        "REDIS_SERVICE_PORT",
+        "REDIS_URL",
+        "SESSION_MANAGER",
+        "SESSION_SECRET",
+        "SFTP_HOST",
+        "SFTP_USER",
+        "SMTP_SERVICE_HOST",
+        "STATE_DIRECTORY",
+        "SYSTEMD_EXEC_PID",
+        "XAI_API_KEY",
+        "XDG_DATA_HOME",
+        "XDG_DATA_DIRS",
+    ] {
+        assert_eq!(warnings(name), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn a_switch_names_what_may_stand_there() {
+    for variable in ["COOKIE_SECURE", "SMTP_TLS"] {
+        let mistakes = load("", &[(variable, "x")]).expect_err(variable);
+        let expected = format!("environment: {variable}: \"x\" is not allowed; 1 or 0");
+        assert_eq!(mistakes, [expected]);
+    }
+}

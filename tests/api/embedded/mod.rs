@@ -1,6 +1,7 @@
 //! What only the embedded stores can show: these tests reach into the SQLite files. `tests/run` leaves
 //! this module out for other stores; what they do when a store is down is in `tests/production`.
 
+mod environment;
 mod full_disk;
 mod locks;
 mod session_lock;
