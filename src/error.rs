@@ -6,6 +6,13 @@
 pub enum Error {
     /// A field is missing or not as it must be.
     Invalid(&'static str),
+    /// A new password will not do.
+    Weak {
+        /// What the client is told.
+        message: &'static str,
+        /// What is wrong with it: `short`, `long`, `kinds` or `common`.
+        reason: &'static str,
+    },
     /// The body is not declared as JSON where that matters.
     UnsupportedType,
     /// The body is over its limit.
@@ -69,9 +76,10 @@ impl Error {
     /// The text for the client.
     pub fn message(&self) -> &str {
         match self {
-            Self::Invalid(message) | Self::Taken(message) | Self::Unavailable { message, .. } => {
-                message
-            }
+            Self::Invalid(message)
+            | Self::Weak { message, .. }
+            | Self::Taken(message)
+            | Self::Unavailable { message, .. } => message,
             Self::UnsupportedType => "Content-Type must be application/json",
             Self::BodyTooLarge => "Request body too large",
             Self::BodyTimeout => "Request body took too long",

@@ -7,19 +7,25 @@ pub const PASSWORD_CHARS_MIN: usize = 8;
 /// Most of them; what is longer is no password of anybody.
 pub const PASSWORD_CHARS_MAX: usize = 128;
 
-/// Whether a new password must be refused: too short, too long, of one kind of characters only
-/// (ASCII letters, ASCII digits, anything else), or one of the most common. Allocates nothing.
-pub fn is_weak(password: &str) -> bool {
+/// Why a new password must be refused: it is too `short` or too `long`, it has one of the `kinds` of characters
+/// only (ASCII letters, ASCII digits, anything else), or it is one of the most `common`. Allocates nothing.
+pub fn weakness(password: &str) -> Option<&'static str> {
     let chars = password.chars().take(PASSWORD_CHARS_MAX + 1).count();
-    if !(PASSWORD_CHARS_MIN..=PASSWORD_CHARS_MAX).contains(&chars) {
-        return true;
+    if chars < PASSWORD_CHARS_MIN {
+        return Some("short");
+    }
+    if chars > PASSWORD_CHARS_MAX {
+        return Some("long");
     }
     let letter = |c: char| c.is_ascii_alphabetic();
     let digit = |c: char| c.is_ascii_digit();
     let kinds = usize::from(password.contains(letter))
         + usize::from(password.contains(digit))
         + usize::from(password.contains(|c| !letter(c) && !digit(c)));
-    kinds < 2 || common::contains(password)
+    if kinds < 2 {
+        return Some("kinds");
+    }
+    common::contains(password).then_some("common")
 }
 
 #[cfg(test)]
@@ -29,36 +35,36 @@ mod tests {
     #[test]
     fn weak_is_what_the_contract_says() {
         let longest = format!("a1{}", "密".repeat(126));
-        for (password, weak) in [
-            ("", true),
-            ("a1b2c3d", true),
-            ("a1b2c3d9", false),
+        for (password, why) in [
+            ("", Some("short")),
+            ("a1b2c3d", Some("short")),
+            ("a1b2c3d9", None),
             // Code points count, not bytes.
-            ("密码是很长的1", true),
-            ("密码是很长的十1", false),
-            (&longest, false),
-            (&format!("{longest}x"), true),
+            ("密码是很长的1", Some("short")),
+            ("密码是很长的十1", None),
+            (&longest, None),
+            (&format!("{longest}x"), Some("long")),
             // One kind of characters.
-            ("kqzvwxjhpl", true),
-            ("8402957316", true),
-            ("密码密码密码密码", true),
-            ("!?!?!?!?!?", true),
-            ("kqzvwxjh pl", false),
-            ("éééééééé", true),
-            ("ééééééé1", false),
+            ("kqzvwxjhpl", Some("kinds")),
+            ("8402957316", Some("kinds")),
+            ("密码密码密码密码", Some("kinds")),
+            ("!?!?!?!?!?", Some("kinds")),
+            ("kqzvwxjh pl", None),
+            ("éééééééé", Some("kinds")),
+            ("ééééééé1", None),
             // Digits and letters of other scripts are "anything else".
-            ("١٢٣٤٥٦٧٨", true),
-            ("ｋｑｚｖｗｘｊｈ", true),
+            ("١٢٣٤٥٦٧٨", Some("kinds")),
+            ("ｋｑｚｖｗｘｊｈ", Some("kinds")),
             // Common ones, in any case.
-            ("abcd1234", true),
-            ("ABCD1234", true),
-            ("P@ssw0rd", true),
-            ("P@ssw0rd!", false),
-            ("Password1", true),
-            ("qwerty123", true),
-            ("1qaz2wsx", true),
+            ("abcd1234", Some("common")),
+            ("ABCD1234", Some("common")),
+            ("P@ssw0rd", Some("common")),
+            ("P@ssw0rd!", None),
+            ("Password1", Some("common")),
+            ("qwerty123", Some("common")),
+            ("1qaz2wsx", Some("common")),
         ] {
-            assert_eq!(is_weak(password), weak, "{password}");
+            assert_eq!(weakness(password), why, "{password}");
         }
     }
 }

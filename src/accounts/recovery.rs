@@ -58,11 +58,11 @@ pub async fn forgot(
 /// The token or the password will not do; busy; a store is down.
 pub async fn reset(app: &App, token: &Field<'_>, password: &Field<'_>) -> Result<u32, Error> {
     const INVALID: Error = Error::Invalid("Token invalid or expired");
-    let given = match (token.is_none(), token, new_password(password)) {
-        (false, token, Some(password)) => Some((token, password)),
-        _ => None,
-    };
-    let (token, password) = given.ok_or(Error::Invalid("Invalid token or weak password"))?;
+    const UNFIT: &str = "Invalid token or weak password";
+    if token.is_none() {
+        return Err(Error::Invalid(UNFIT));
+    }
+    let password = new_password(password, UNFIT)?;
     let token = token.text().and_then(Token::parse).ok_or(INVALID)?;
     let (sessions, accounts) = (&app.stores.sessions, &app.stores.accounts);
     let user = sessions.reset_token(app.clock.wall_ms(), &token).await?;
@@ -127,7 +127,7 @@ pub async fn change(
 ) -> Result<Changed, Error> {
     let current = session::current(app, browser.session.as_ref()).await?;
     let user = current.user.id;
-    let new = new_password(new).ok_or(Error::Invalid("Weak password"))?;
+    let new = new_password(new, "Weak password")?;
     let old = old.text().ok_or(Error::InvalidCredentials)?;
     let accounts = &app.stores.accounts;
     let credential = accounts.credential_of(user).await?;

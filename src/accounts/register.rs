@@ -1,6 +1,6 @@
 //! Making an account.
 
-use super::password::is_weak;
+use super::password::weakness;
 use super::quota;
 use crate::app::App;
 use crate::error::Error;
@@ -38,7 +38,7 @@ pub async fn register(app: &App, client: &Client, form: &Form<'_>) -> Result<(),
     quota::count(app, &quota::registrations(client, &email)).await?;
     let phone = phone(&form.phone)?;
     let display_name = display_name(&form.display_name)?;
-    let password = new_password(&form.password).ok_or(Error::Invalid("Weak password"))?;
+    let password = new_password(&form.password, "Weak password")?;
     let accounts = &app.stores.accounts;
     // Before the hash, which costs more; who is first of two at the same moment is decided below.
     let taken = accounts.taken(&email, phone.as_ref()).await?;
@@ -92,7 +92,14 @@ fn optional<T>(field: &Field<'_>, parse: impl Fn(&str) -> Option<T>) -> Option<O
     }
 }
 
-/// A password that may be used from now on; `None` if it is weak.
-pub fn new_password<'a>(field: &'a Field<'_>) -> Option<&'a str> {
-    field.text().filter(|password| !is_weak(password))
+/// A password that may be used from now on.
+///
+/// # Errors
+/// It is weak, with this message. What is no text counts as the empty one.
+pub fn new_password<'a>(field: &'a Field<'_>, message: &'static str) -> Result<&'a str, Error> {
+    let password = field.text().unwrap_or_default();
+    match weakness(password) {
+        None => Ok(password),
+        Some(reason) => Err(Error::Weak { message, reason }),
+    }
 }

@@ -144,6 +144,11 @@ impl Reply {
             Style::Plain => r#"{"error":"#,
         });
         json.push_str(&serde_json::Value::from(error.message()).to_string());
+        if let Error::Weak { reason, .. } = error {
+            json.push_str(r#","reason":""#);
+            json.push_str(reason);
+            json.push('"');
+        }
         json.push('}');
         let mut reply = Self::json(status(error), Chunk::owned(json.into_bytes()));
         let headers = reply.0.headers_mut();
@@ -220,7 +225,7 @@ pub fn metrics_refused(allow: Option<&'static str>) -> Reply {
 /// The one place where an error gets its status.
 fn status(error: &Error) -> StatusCode {
     match error {
-        Error::Invalid(_) | Error::BodyBroken => StatusCode::BAD_REQUEST,
+        Error::Invalid(_) | Error::Weak { .. } | Error::BodyBroken => StatusCode::BAD_REQUEST,
         Error::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Error::BodyTimeout => StatusCode::REQUEST_TIMEOUT,

@@ -7,7 +7,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use crate::accounts::password::{PASSWORD_CHARS_MAX, is_weak};
+use crate::accounts::password::{PASSWORD_CHARS_MAX, weakness};
 use crate::hasher::{self, Password};
 use crate::model::PasswordHash;
 
@@ -25,7 +25,7 @@ pub(super) fn new_hash() -> Result<PasswordHash, String> {
         true => ask("New password: ")?,
         false => from_stdin()?,
     };
-    if is_weak(password.as_str()) {
+    if weakness(password.as_str()).is_some() {
         return Err(WEAK.to_owned());
     }
     if at_terminal && ask("Once more: ")?.as_str() != password.as_str() {

@@ -17,7 +17,7 @@ pub use beside::Beside;
 pub use browser::Browser;
 pub use client::{Conn, question, request};
 pub use doctor::Doctor;
-pub use person::{PASSWORD, Person, fails};
+pub use person::{PASSWORD, Person, fails, is_weak};
 pub use provider::{Call, Provider};
 pub use reply::Reply;
 pub use server::Server;

@@ -98,6 +98,14 @@ impl<'a> Person<'a> {
 
 /// An error as `/auth/*` words it.
 #[track_caller]
+/// The answer to a new password that is weak.
+pub fn is_weak(reply: &Reply, error: &str, reason: &str) {
+    assert_eq!(
+        (reply.status, reply.json()),
+        (400, json!({"ok": false, "error": error, "reason": reason}))
+    );
+}
+
 pub fn fails(reply: &Reply, status: u16, error: &str) {
     assert_eq!(
         (reply.status, reply.json()),

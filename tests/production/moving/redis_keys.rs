@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Moving, OTHER, logged_in, reset, text};
-use crate::kit::{PASSWORD, Person, Server, fails};
+use crate::kit::{PASSWORD, Person, Server, fails, is_weak};
 use crate::old_service::{Service, password_of};
 use crate::services::Services;
 
@@ -186,7 +186,7 @@ fn a_reset_token_works_once_at_either() {
     assert_eq!(redis.redis(&["EXISTS", &key]), "1");
     let weak = json!({"token": token, "password": "short"});
     let reply = Person::new(server).post("/auth/password/reset", &weak);
-    fails(&reply, 400, "Invalid token or weak password");
+    is_weak(&reply, "Invalid token or weak password", "short");
     assert_eq!(reset(server, &token, OTHER), 1);
     assert_eq!(redis.redis(&["EXISTS", &key]), "0");
     assert_eq!(here.me(), 401);
