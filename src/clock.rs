@@ -100,6 +100,35 @@ pub fn since_epoch() -> Duration {
     wall().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// How far the wall clock may lag behind the monotonic one without having been set back: what serves time corrects
+/// as much by running slower.
+const SET_BACK_MS: i64 = 30_000;
+
+/// The wall clock, watched.
+#[derive(Debug, Default)]
+pub struct Wall {
+    /// When it was looked at last, and what it showed.
+    last: Option<(Instant, i64)>,
+}
+
+impl Wall {
+    /// Wall time in milliseconds since 1970-01-01 UTC, and whether the clock was set back since the last look.
+    pub fn look(&mut self) -> (i64, bool) {
+        let (now, wall_ms) = (now(), Clock::System.wall_ms());
+        let was_set_back = self.note(now, wall_ms);
+        (wall_ms, was_set_back)
+    }
+
+    fn note(&mut self, now: Instant, wall_ms: i64) -> bool {
+        let last = self.last.replace((now, wall_ms));
+        last.is_some_and(|(then, then_ms)| {
+            let passed = now.saturating_duration_since(then).as_millis();
+            let expected_ms = then_ms.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX));
+            wall_ms < expected_ms.saturating_sub(SET_BACK_MS)
+        })
+    }
+}
+
 /// A timer whose deadline is named anew at each look. It stays armed for an earlier one where
 /// that saves re-arming it for each token, and then looks again.
 #[derive(Debug)]
@@ -167,6 +196,26 @@ mod tests {
         let (third, wall) = turn();
         assert_eq!(third, now());
         assert!(since_epoch().abs_diff(wall) < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_back_is_seen() {
+        let (begin, mut wall) = (now(), Wall::default());
+        let day_ms = 86_400_000;
+        for (seconds, wall_ms, expect) in [
+            (0, day_ms, false),
+            (1, day_ms + 1_000, false),
+            (2, 2 * day_ms, false),
+            (3, day_ms + 3_000, true),
+            (4, day_ms + 4_000, false),
+            // Slowed down, or this process slept.
+            (100, day_ms + 75_000, false),
+            (101, day_ms + 76_000, false),
+            (200, day_ms + 140_000, true),
+        ] {
+            let now = begin + Duration::from_secs(seconds);
+            assert_eq!(wall.note(now, wall_ms), expect, "after {seconds} s");
+        }
     }
 
     #[tokio::test(start_paused = true)]

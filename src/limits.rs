@@ -321,7 +321,8 @@ impl<K: Copy + Eq + Hash> Windows<K> {
             true => return Err(seconds(length_ms)),
             false => hits.entry(key).or_insert((0, now_ms + length_ms)),
         };
-        if window.1 <= now_ms {
+        // One that ends more than two lengths away was made before the clock was set back.
+        if window.1 <= now_ms || window.1 > now_ms + 2 * length_ms {
             *window = (0, now_ms + length_ms);
         }
         if window.0 >= limit {
@@ -413,6 +414,11 @@ mod tests {
             (1000, 'b', Ok(())),
             (1500, 'c', Err(1)),
             (2000, 'c', Ok(())),
+            // The clock is set forward by a day, and back.
+            (90_000, 'c', Ok(())),
+            (3000, 'c', Ok(())),
+            (3000, 'c', Ok(())),
+            (3000, 'c', Err(1)),
         ] {
             assert_eq!(windows.hit(key, now, 2, 1000), expect, "{key} at {now}");
         }

@@ -18,6 +18,8 @@ mod migration;
 mod model;
 #[path = "store/room.rs"]
 mod room;
+#[path = "store/set_back.rs"]
+mod set_back;
 #[path = "store/support.rs"]
 mod support;
 #[path = "store/words.rs"]

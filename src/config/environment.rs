@@ -89,7 +89,7 @@ fn note(list: &RefCell<Vec<String>>, text: String) {
 /// Docker's `--env-file` keeps the quotes that shells and systemd take off.
 fn unquoted(value: &str) -> &str {
     let text = value.trim();
-    let inside = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    let inside = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     inside('"').or_else(|| inside('\'')).unwrap_or(value)
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::read::{Reader, quoted};
 use super::{
-    Chat, Config, DEVICE_COOKIE, Listen, Log, LogFormat, Roots, Server, Sources, Store, Upstream,
-    auth, database, guide, mail, parse, provider, redis,
+    Chat, Config, DEVICE_COOKIE, Listen, Lives, Log, LogFormat, Roots, Server, Sources, Store,
+    Upstream, auth, database, guide, mail, parse, provider, redis,
 };
 use crate::log;
 
@@ -58,12 +58,7 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         metrics: metrics(reader),
         memory: memory(reader, has_old_hashes),
         chat: chat(reader, sources.file, &mut warnings),
-        auth: auth::read(
-            reader,
-            has_old_hashes,
-            server.cookie_secure,
-            &mut warnings,
-        ),
+        auth: auth::read(reader, has_old_hashes, server.cookie_secure, &mut warnings),
         upstream: upstream(reader, server.socket_buffer_bytes),
         providers: provider::read(reader, &mut warnings),
         store,
@@ -71,9 +66,11 @@ fn read(reader: &mut Reader<'_>, sources: &Sources<'_>) -> Config {
         server,
         warnings: Vec::new(),
     };
-    if let Some(redis) = &mut config.store.redis {
-        redis.session_ttl = config.auth.session_ttl;
-    }
+    config.store.lives = Lives {
+        chat_ms: config.chat.stored_ms(),
+        session_ms: config.auth.session_ttl_ms(),
+        reset_token_ms: config.auth.reset_token_ttl_ms(),
+    };
     reader.finish();
     warnings.extend(reader.env.warnings(sources.names, &provider::variables()));
     Config { warnings, ..config }
@@ -337,6 +334,8 @@ fn store(
         database,
         redis,
         dir,
+        // Known when all has been read.
+        lives: Lives::default(),
         chats_max: section.integer("chats_max", 20_000, 1..=100_000_000),
         windows_max: section.integer("windows_max", 100_000, 1..=100_000_000),
         sessions_max: section.integer("sessions_max", 100_000, 1..=100_000_000),

@@ -388,6 +388,8 @@ pub struct Store {
     pub windows_max: usize,
     /// Login sessions kept, to 100,000,000; the ones that expire first make room.
     pub sessions_max: usize,
+    /// How long what it keeps lives.
+    pub lives: Lives,
     /// Mails that may wait to be sent (`mail.queue_max`), to 1,000,000; further ones are dropped.
     pub outbox_max: usize,
     /// Bytes of the session database file, 1M to 1024G.
@@ -398,4 +400,16 @@ pub struct Store {
     pub timeout: Duration,
     /// How long all calls of one request may take together, 0.05 to 60 s.
     pub request_max: Duration,
+}
+
+/// How long what a session store keeps lives, in milliseconds. What ends much later than that from now was written
+/// before the clock was set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lives {
+    /// A chat after its last turn ([`Chat::stored_ms`]).
+    pub chat_ms: i64,
+    /// A login, also one of the service that CloudChat replaces.
+    pub session_ms: i64,
+    /// A mailed link.
+    pub reset_token_ms: i64,
 }

@@ -36,8 +36,6 @@ pub struct Redis {
     pub sentinel_password: Option<Secret>,
     /// Authorities that vouch for its servers (PEM); without it: those of the operating system.
     pub ca_file: Option<PathBuf>,
-    /// How long a session of the old service lives: as long as ours. Set when `[auth]` has been read.
-    pub session_ttl: Duration,
     /// How long connecting may take, 0.05 to 60 s.
     pub connect_timeout: Duration,
     /// How long a call may take, 0.05 to 60 s.
@@ -163,7 +161,6 @@ fn single() -> Redis {
         key_prefix: String::new(),
         sentinel_password: None,
         ca_file: None,
-        session_ttl: Duration::ZERO,
         connect_timeout: Duration::ZERO,
         timeout: Duration::ZERO,
     }

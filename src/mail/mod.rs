@@ -19,7 +19,9 @@ use crate::clock::{self, Clock};
 use crate::config::{Config, Mail};
 use crate::log::{self, Level, Value};
 use crate::model::{Email, Letter, Token, UserId};
-use crate::store::{OutboxRow, Reservation, Reserved, StoreError, Stores, Window};
+use crate::store::{
+    LETTER_PAUSE_MS_MAX, OutboxRow, Reservation, Reserved, StoreError, Stores, Window,
+};
 
 pub mod letters;
 pub mod smtp;
@@ -36,7 +38,7 @@ const LETTER_TIMEOUT: Duration = Duration::from_secs(780);
 /// Letters older than this are dropped.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Longest pause after a failure.
-const RETRY_MAX: Duration = Duration::from_secs(3600);
+const RETRY_MAX: Duration = Duration::from_millis(LETTER_PAUSE_MS_MAX.unsigned_abs());
 /// Why nothing is sent without a server.
 const NO_SERVER: &str = "mail.smtp_host (SMTP_HOST) is not set";
 /// Letters to one recipient in an hour.

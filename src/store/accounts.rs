@@ -324,7 +324,8 @@ impl Accounts {
     }
 
     /// Takes up to `rows_max` mails that are due, those first that are due longest. Nobody else gets
-    /// them before `lease_ms` have passed; a sender that dies leaves them to the next one.
+    /// them before `lease_ms` have passed; a sender that dies leaves them to the next one. One that would wait for longer
+    /// than two of the longest pauses ([`LETTER_PAUSE_MS_MAX`](super::LETTER_PAUSE_MS_MAX)) is due: the clock was set back.
     ///
     /// # Errors
     /// [`StoreError`].

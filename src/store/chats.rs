@@ -10,6 +10,7 @@ use super::{
     Begun, ChatKey, Found, Generation, OnEvent, OwnChat, Owner, Reserved, StoreError, Turn, Window,
     logins, windows,
 };
+use crate::config::Lives;
 use crate::model::UserId;
 use crate::{entropy, llm::history};
 
@@ -52,12 +53,16 @@ pub(super) struct SessionFile {
     pub(super) limits: RowLimits,
     /// Bytes that the file may have while chats are added.
     bytes_max: i64,
+    pub(super) lives: Lives,
+    /// The clock was set back, and rows of before may end too late.
+    pub(super) ends_late: bool,
 }
 
 impl SessionFile {
     pub(super) fn open(
         dir: &Path,
         limits: RowLimits,
+        lives: Lives,
         disk_bytes_max: i64,
         busy: std::time::Duration,
         upkeep: Upkeep,
@@ -77,6 +82,8 @@ impl SessionFile {
             file,
             limits,
             bytes_max: disk_bytes_max / CHATS_SHARE.1 * CHATS_SHARE.0,
+            lives,
+            ends_late: false,
         })
     }
 
@@ -271,6 +278,9 @@ impl SessionFile {
 
     /// Deletes a few rows that have expired. Whether there may be more.
     pub(super) fn sweep(&mut self, now_ms: i64) -> bool {
+        if self.ends_late {
+            self.shorten(now_ms);
+        }
         let chats_before_ms = now_ms.saturating_sub(GRACE_MS);
         // Looking first keeps an idle process from taking the write lock for nothing.
         let due = self.file.read(|file| {

@@ -20,7 +20,7 @@ use super::patience::Spending;
 use super::schema::Upkeep;
 use super::secrets::{AccountFile, Secrets};
 use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, folder};
-use crate::clock::{self, Clock};
+use crate::clock;
 use crate::config;
 use crate::metrics;
 use crate::model::{Token, UserId};
@@ -218,6 +218,7 @@ impl<'a> Files<'a> {
         let file = SessionFile::open(
             &settings.dir,
             limits,
+            settings.lives,
             bytes_max,
             self.busy,
             self.upkeep,
@@ -313,6 +314,7 @@ impl Worker {
     /// Ends when told to, or when nobody is left to call.
     fn run(mut self) {
         let mut sweep_at = clock::now();
+        let mut wall = clock::Wall::default();
         loop {
             let wait = sweep_at.saturating_duration_since(clock::now());
             match self.calls.recv_timeout(wait) {
@@ -321,11 +323,11 @@ impl Worker {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
             if clock::now() >= sweep_at {
-                let now_ms = Clock::System.wall_ms();
-                let sessions = self
-                    .sessions
-                    .as_mut()
-                    .is_some_and(|file| file.sweep(now_ms));
+                let (now_ms, was_set_back) = wall.look();
+                let sessions = self.sessions.as_mut().is_some_and(|file| {
+                    file.ends_late |= was_set_back;
+                    file.sweep(now_ms)
+                });
                 let accounts = self
                     .accounts
                     .as_mut()

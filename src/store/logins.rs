@@ -9,7 +9,7 @@ use super::{NewSession, SESSIONS_PER_USER_MAX, Session, SessionInfo, StoreError}
 use crate::model::{Token, UserId};
 
 /// How exactly it is known when a session was last used: a session costs one write in so long.
-pub(super) const SEEN_EVERY_MS: i64 = 60_000;
+pub(super) const SEEN_EVERY_MS: u64 = 60_000;
 
 impl SessionFile {
     pub(super) fn create_session(&mut self, new: NewSession) -> Result<(), StoreError> {
@@ -66,7 +66,7 @@ impl SessionFile {
         let Some((session, last_seen_ms)) = found else {
             return Ok(None);
         };
-        if now_ms.saturating_sub(last_seen_ms) >= SEEN_EVERY_MS {
+        if now_ms.abs_diff(last_seen_ms) >= SEEN_EVERY_MS {
             // A failure is reported where it happens; on a full disk sessions are readable still.
             self.file
                 .write(|file| {

@@ -12,6 +12,7 @@ mod chats;
 mod embedded;
 mod folder;
 mod health;
+mod lives;
 mod logins;
 mod outbox;
 mod outcomes;
@@ -50,6 +51,9 @@ pub use sessions::Sessions;
 
 /// Longest life of a reset token, milliseconds: a used one is remembered for longer.
 pub const RESET_TOKEN_TTL_MS_MAX: i64 = 24 * 60 * 60 * 1000;
+
+/// Longest that a mail waits before it is tried again, milliseconds.
+pub const LETTER_PAUSE_MS_MAX: i64 = 60 * 60 * 1000;
 
 /// Told what the operator should know: the event and its detail, which holds no secret. Called
 /// on the store's thread.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::secrets::AccountFile;
 use super::sqlite::Wanted;
-use super::{OutboxRow, Posted, StoreError};
+use super::{LETTER_PAUSE_MS_MAX, OutboxRow, Posted, StoreError};
 use crate::clock;
 use crate::model::{Email, Identifier, Letter, Phone, User, UserId};
 
@@ -72,6 +72,11 @@ fn room(rows_max: usize, letter: Letter) -> usize {
     }
 }
 
+/// What is due later than this was posted, or claimed, before the clock was set back, and is due now.
+pub(super) fn latest_ms(now_ms: i64) -> i64 {
+    now_ms.saturating_add(2 * LETTER_PAUSE_MS_MAX)
+}
+
 /// When a full outbox was last reported.
 #[derive(Debug, Default)]
 pub(super) struct FullReport(Option<Instant>);
@@ -131,10 +136,13 @@ impl AccountFile {
         lease_ms: i64,
         rows_max: u32,
     ) -> Result<Vec<OutboxRow>, StoreError> {
+        let latest_ms = latest_ms(now_ms);
         // Looking first keeps a sender with nothing to do from taking the write lock.
         let due = self.file.read(|file| {
-            file.prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox WHERE due_at <= ?1)")?
-                .query_row([now_ms], |row| row.get::<_, bool>(0))
+            file.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM outbox WHERE due_at <= ?1 OR due_at > ?2)",
+            )?
+            .query_row([now_ms, latest_ms], |row| row.get::<_, bool>(0))
         })?;
         if !due {
             return Ok(Vec::new());
@@ -143,9 +151,9 @@ impl AccountFile {
             let rows: Vec<OutboxRow> = file
                 .prepare_cached(
                     "SELECT id, kind, user_id, identifier, created_at, tries FROM outbox
-                     WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2",
+                     WHERE due_at <= ?1 OR due_at > ?2 ORDER BY due_at, id LIMIT ?3",
                 )?
-                .query_map(params![now_ms, rows_max], to_row)?
+                .query_map(params![now_ms, latest_ms, rows_max], to_row)?
                 .collect::<rusqlite::Result<_>>()?;
             let mut lease = file
                 .prepare_cached("UPDATE outbox SET due_at = ?2, tries = tries + 1 WHERE id = ?1")?;

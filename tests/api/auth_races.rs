@@ -80,7 +80,7 @@ impl Site {
             Kind::Reset => {
                 let put = stores
                     .sessions
-                    .put_reset_token(now_ms, &token, now.user, HOUR_MS);
+                    .put_reset_token(now_ms, &token, now.user, HOUR_MS / 4);
                 self.beside.wait(put);
                 let body = json!({"token": token.as_str(), "password": OTHER});
                 ("/auth/password/reset", body)

@@ -183,7 +183,6 @@ fn a_redis_is_named_by_its_url() {
         key_prefix: String::new(),
         sentinel_password: None,
         ca_file: None,
-        session_ttl: Duration::from_secs(604_800),
         connect_timeout: Duration::from_secs(1),
         timeout: Duration::from_secs(2),
     };
@@ -218,7 +217,6 @@ fn the_variables_describe_one_redis() {
         key_prefix: "x:".into(),
         sentinel_password: None,
         ca_file: None,
-        session_ttl: Duration::from_secs(604_800),
         connect_timeout: Duration::from_secs(1),
         timeout: Duration::from_millis(500),
     };

@@ -2,6 +2,8 @@
 
 #[path = "../store/accounts.rs"]
 mod accounts;
+#[path = "../store/set_back.rs"]
+mod set_back;
 
 mod logins {
     pub use crate::support::login;

@@ -10,6 +10,7 @@ mod outages;
 mod sentinel;
 #[path = "../services/services.rs"]
 mod services;
+mod set_back;
 mod single;
 mod support;
 mod tls;

@@ -9,7 +9,7 @@ mod model;
 
 use cloudchat::store::Owner;
 
-const ME: Owner = Owner::User(7);
+pub const ME: Owner = Owner::User(7);
 
 mod support {
     pub use crate::support::*;

@@ -61,6 +61,7 @@ pub fn settings(dir: &Path) -> config::Store {
         chats_max: 20_000,
         windows_max: 100_000,
         sessions_max: 100_000,
+        lives: config::Lives::default(),
         outbox_max: 1000,
         disk_bytes_max: 1 << 30,
         queue_max: 256,

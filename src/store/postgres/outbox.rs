@@ -5,6 +5,7 @@ use tokio_postgres::Row;
 use super::Pool;
 use super::statement::Statement;
 use crate::model::{Identifier, Letter, UserId};
+use crate::store::outbox::latest_ms;
 use crate::store::{OutboxRow, Posted, StoreError};
 
 impl Pool {
@@ -38,7 +39,10 @@ impl Pool {
     ) -> Result<Vec<OutboxRow>, StoreError> {
         let (until_ms, rows_max) = (now_ms.saturating_add(lease_ms), i64::from(rows_max));
         let rows = self
-            .rows(Statement::ClaimLetters, &[&now_ms, &until_ms, &rows_max])
+            .rows(
+                Statement::ClaimLetters,
+                &[&now_ms, &until_ms, &rows_max, &latest_ms(now_ms)],
+            )
             .await?;
         let rows: Result<Vec<_>, _> = rows.iter().map(to_row).collect();
         let mut rows = rows.map_err(|error| self.unreadable(&error))?;

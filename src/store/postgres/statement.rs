@@ -251,9 +251,9 @@ statements! {
          )
          SELECT 1 WHERE " has_room!(3);
     // What is locked is read once, whatever the plan.
-    ClaimLetters(INT8, INT8, INT8)
+    ClaimLetters(INT8, INT8, INT8, INT8)
         "WITH due AS (
-             SELECT id, due_ms FROM outbox WHERE due_ms <= $1
+             SELECT id, due_ms FROM outbox WHERE due_ms <= $1 OR due_ms > $4
              ORDER BY due_ms, id LIMIT $3 FOR UPDATE SKIP LOCKED
          )
          UPDATE outbox SET due_ms = $2, tries = tries + 1 FROM due WHERE outbox.id = due.id

@@ -10,7 +10,7 @@ use crate::llm::history;
 use crate::model::UserId;
 use crate::store::chats::{GRACE_MS, UNREADABLE};
 use crate::store::{
-    Begun, ChatKey, Found, Generation, OwnChat, Owner, Reserved, StoreError, Turn, Window,
+    Begun, ChatKey, Found, Generation, OwnChat, Owner, Reserved, StoreError, Turn, Window, lives,
 };
 
 const OPEN: &str = include_str!("scripts/open_chat.lua");
@@ -46,7 +46,7 @@ impl Link {
             return Ok(Begun::Limited { retry_after_s });
         }
         let found = match (chat, answers.next()) {
-            (Some(chat), Some(answer)) => match Stored::of(answer, owner, now_ms) {
+            (Some(chat), Some(answer)) => match self.stored(answer, owner, now_ms) {
                 Some(stored) => Some(self.readable(&member(chat), stored).await?),
                 None => None,
             },
@@ -192,7 +192,7 @@ impl Link {
             let asks = some.iter().map(|(_, member)| self.ask_chat(member));
             let answers = self.ask_all(asks.collect()).await?;
             for ((place, member), answer) in some.iter().zip(answers) {
-                let Some(stored) = Stored::of(answer, Owner::User(user.0), now_ms) else {
+                let Some(stored) = self.stored(answer, Owner::User(user.0), now_ms) else {
                     continue;
                 };
                 let stored = self.readable(member, stored).await?;
@@ -240,14 +240,15 @@ struct Stored {
     ends_ms: i64,
 }
 
-impl Stored {
+impl Link {
     /// `None` if there is none of this owner, or it has ended.
-    fn of(answer: Value, owner: Owner, now_ms: i64) -> Option<Self> {
+    fn stored(&self, answer: Value, owner: Owner, now_ms: i64) -> Option<Stored> {
         let [stored_owner, generation, messages, ends] = elements(answer).try_into().ok()?;
         let ends_ms = number(ends)?;
         let is_theirs = text(stored_owner)? == owner_text(owner);
-        (is_theirs && ends_ms > now_ms).then_some(())?;
-        Some(Self {
+        let is_live = lives::is_within(now_ms, ends_ms, self.0.shared.lives.chat_ms);
+        (is_theirs && is_live).then_some(())?;
+        Some(Stored {
             generation: raw(generation)?.as_ref().try_into().ok()?,
             messages: raw(messages)?.to_vec(),
             ends_ms,

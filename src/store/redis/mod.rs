@@ -12,6 +12,7 @@ mod chats;
 mod inspect;
 mod keys;
 mod sessions;
+mod tokens;
 mod windows;
 
 use std::fmt;
@@ -63,8 +64,8 @@ struct Shared {
     /// Calls of one core that wait for their answers.
     calls_max: usize,
     keys: Keys,
-    /// How long a session of the old service lives (`auth.session_ttl_seconds`, which it shares).
-    session_ttl_ms: i64,
+    /// The old service's sessions live as long as ours.
+    lives: config::Lives,
     health: Mutex<Health>,
 }
 
@@ -88,7 +89,7 @@ impl Redis {
             keys: Keys {
                 prefix: redis.key_prefix.clone(),
             },
-            session_ttl_ms: i64::try_from(redis.session_ttl.as_millis()).unwrap_or(i64::MAX),
+            lives: settings.lives,
             health: Mutex::new(Health::new("Redis", on_event)),
         });
         match try_to_connect(&shared) {

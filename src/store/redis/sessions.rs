@@ -1,4 +1,4 @@
-//! Logins and reset tokens in Redis, beside those of the old service.
+//! Logins in Redis, beside those of the old service.
 //!
 //! `sess:<cookie>` alone decides whether a session lives, for both services. What we know besides
 //! stands twice: beside it for whoever is asking (one round trip), and in the user's hash for lists
@@ -9,17 +9,14 @@ use fred::types::Value;
 
 use super::Link;
 use super::ask::{Ask, elements, number, text, texts};
-use super::keys::hex;
 use crate::model::{Token, UserId};
 use crate::store::logins::{SEEN_EVERY_MS, short_id};
-use crate::store::{
-    NewSession, RESET_TOKEN_TTL_MS_MAX, SESSIONS_PER_USER_MAX, Session, SessionInfo, StoreError,
-};
+use crate::store::{NewSession, SESSIONS_PER_USER_MAX, Session, SessionInfo, StoreError, lives};
 
 const NOTE: &str = include_str!("scripts/note_session.lua");
 const SEE: &str = include_str!("scripts/see_session.lua");
 const END: &str = include_str!("scripts/end_session.lua");
-const SWAP: &str = include_str!("scripts/swap.lua");
+const SHORTEN: &str = include_str!("scripts/shorten_session.lua");
 
 /// What is known of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,12 +157,35 @@ impl Link {
         if facts.ends_ms <= now_ms {
             return Ok(None);
         }
-        if now_ms.saturating_sub(facts.seen_ms) >= SEEN_EVERY_MS {
+        let life_ms = self.0.shared.lives.session_ms;
+        if lives::is_too_long(facts.ends_ms.saturating_sub(now_ms), life_ms) {
+            self.shorten(now_ms, token, user, facts).await?;
+        } else if now_ms.abs_diff(facts.seen_ms) >= SEEN_EVERY_MS {
             // A failure is reported where it happens, and concerns a column of a list only.
             self.see(now_ms, token, user, facts).await.ok();
         }
         let created_ms = facts.created_ms;
         Ok(Some(Session { user, created_ms }))
+    }
+
+    /// Has a session that was made before the clock was set back live as long from now as one that is made now.
+    async fn shorten(
+        &self,
+        now_ms: i64,
+        token: &Token,
+        user: UserId,
+        facts: Facts,
+    ) -> Result<(), StoreError> {
+        let life_ms = self.0.shared.lives.session_ms;
+        let facts = Facts {
+            ends_ms: now_ms.saturating_add(life_ms),
+            seen_ms: now_ms,
+            ..facts
+        };
+        let arguments = [facts.beside(user).into(), life_ms.into()];
+        let both = self.keys().both(token.as_str());
+        let shorten = Ask::script(SHORTEN, both, arguments);
+        self.ask_one(shorten).await.map(drop)
     }
 
     async fn see(
@@ -217,7 +237,7 @@ impl Link {
             .as_deref()
             .and_then(|noted| Facts::parse(noted.lines().next()?));
         // Without an end, or with one that is farther away than any is made, it may be of any age.
-        let ttl_ms = self.0.shared.session_ttl_ms;
+        let ttl_ms = self.0.shared.lives.session_ms;
         let life_ms = number(life_ms).filter(|life_ms| (0..=ttl_ms).contains(life_ms));
         let facts = noted.unwrap_or(Facts {
             created_ms: life_ms.map_or(0, |life_ms| now_ms - (ttl_ms - life_ms)),
@@ -337,76 +357,6 @@ impl Link {
         let ended = ended.filter_map(number).count();
         self.forget(user, tokens).await?;
         Ok(u32::try_from(ended).unwrap_or(u32::MAX))
-    }
-
-    pub(in crate::store) async fn put_reset_token(
-        &self,
-        now_ms: i64,
-        token_sha256: [u8; 32],
-        user: UserId,
-        ttl_ms: i64,
-    ) -> Result<(), StoreError> {
-        let ttl_ms = ttl_ms.clamp(1, RESET_TOKEN_TTL_MS_MAX);
-        let name = hex(&token_sha256);
-        let asks = [
-            Ask::set(
-                self.keys().reset_token(&name),
-                format!("{user} {}", now_ms.saturating_add(ttl_ms)),
-                ttl_ms,
-            ),
-            self.ask_swap(user, &name, ttl_ms),
-        ];
-        let [_, older] = self.ask(asks).await?;
-        match text(older) {
-            Some(older) if *older != name => self.drop_reset_token(&older).await,
-            _ => Ok(()),
-        }
-    }
-
-    /// Remembers the name of the user's last token, or forgets it; the answer is the one before.
-    fn ask_swap(&self, user: UserId, name: &str, ttl_ms: i64) -> Ask {
-        let key = self.keys().reset_token_of(user);
-        Ask::script(SWAP, [key], [name.into(), ttl_ms.into()])
-    }
-
-    async fn drop_reset_token(&self, name: &str) -> Result<(), StoreError> {
-        let key = self.keys().reset_token(name);
-        self.ask_one(Ask::delete(key)).await.map(drop)
-    }
-
-    /// Also one that the old service has mailed.
-    pub(in crate::store) async fn reset_token(
-        &self,
-        now_ms: i64,
-        token: &Token,
-    ) -> Result<Option<UserId>, StoreError> {
-        let asks = [
-            Ask::get(self.keys().reset_token(&hex(&token.sha256()))),
-            Ask::get(self.keys().old_reset_token(token)),
-        ];
-        let [ours, theirs] = self.ask(asks).await?;
-        let user = match text(ours) {
-            None => number(theirs),
-            Some(ours) => ours.split_once(' ').and_then(|(user, ends_ms)| {
-                let is_good = ends_ms.parse().is_ok_and(|ends_ms: i64| ends_ms > now_ms);
-                user.parse().ok().filter(|_| is_good)
-            }),
-        };
-        Ok(user.map(UserId))
-    }
-
-    pub(in crate::store) async fn drop_reset_tokens(
-        &self,
-        user: UserId,
-        used: Option<&Token>,
-    ) -> Result<(), StoreError> {
-        let mut asks = vec![self.ask_swap(user, "", 0)];
-        asks.extend(used.map(|token| Ask::delete(self.keys().old_reset_token(token))));
-        let mut answers = self.ask_all(asks).await?.into_iter();
-        match answers.next().and_then(text) {
-            Some(name) => self.drop_reset_token(&name).await,
-            None => Ok(()),
-        }
     }
 }
 

@@ -6,6 +6,7 @@ mod full_disk;
 mod locks;
 mod session_lock;
 mod sessions_without_accounts;
+mod set_back;
 
 use rusqlite::Connection;
 
