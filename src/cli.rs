@@ -145,13 +145,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run_serve(settings: &Settings) -> Result<(), Failure> {
     let (config, budget) = load(settings)?;
-    // Before there is a thread, which would stay root's.
-    let owner = owner::of(&config.store).map_err(Failure::Stopped)?;
-    if let Some(owner) = &owner {
+    log::init(config.log.format, config.log.journal);
+    if let Some(owner) = owner::of(&config.store).map_err(Failure::Stopped)? {
         owner.become_it().map_err(Failure::Stopped)?;
-    }
-    log::init(config.log.format, config.log.journal).map_err(Failure::Stopped)?;
-    if let Some(owner) = owner {
         let name = owner.name();
         log::info(
             "data of another user",

@@ -68,8 +68,11 @@ pub struct Running {
 /// # Errors
 /// It cannot start, or a part of it has died.
 pub fn run(config: Config, budget: &Budget) -> Result<(), String> {
-    // It may go on in another process, and the runtime is better made there.
+    // It may go on in another process, without the lines that wait here and without any thread; the runtime is better
+    // made there, too.
+    log::flush();
     let inheritance = Inheritance::take()?;
+    log::start()?;
     let signals = Signals::listen()?;
     prepare(config, budget, inheritance)?.until_signal(signals)
 }

@@ -31,6 +31,7 @@ pub use render::{Line, Stamp, render, tenths};
 use request::Pattern;
 pub use request::Request;
 pub use value::Value;
+pub use writer::start;
 
 /// Bytes of one value that are written; the rest is replaced by `…`.
 pub const VALUE_BYTES_MAX: usize = 1024;
@@ -98,14 +99,9 @@ pub struct Style {
 
 static STYLE: OnceLock<Style> = OnceLock::new();
 
-/// Sets the form of the lines, and has a thread of its own write them from now on. To be called once; before
-/// it, and without it, they are logfmt with a time, and who logs waits until they are written.
-///
-/// # Errors
-/// The system has no resources for a thread.
-pub fn init(format: Format, journal: bool) -> Result<(), String> {
+/// Sets the form of the lines. To be called once; before it, and without it, they are logfmt with a time.
+pub fn init(format: Format, journal: bool) {
     STYLE.get_or_init(|| Style { format, journal });
-    writer::start()
 }
 
 /// Waits, when it is dropped, until what was logged and [`print`]ed before is written; for a second at most.
