@@ -88,6 +88,13 @@ fn postgres(report: &mut Report, facts: &PostgresFacts, statements: Statements, 
             .clone()
             .map_err(|what| (what, "cloudchat migrate".to_owned())),
     );
+    report.expect(
+        "database writes",
+        facts.takes_writes,
+        "PostgreSQL takes no writes (a standby, or default_transaction_read_only): logins get 503",
+        "name the primary in DATABASE_URL (several hosts: target_session_attrs=read-write); or \
+         ALTER DATABASE … SET default_transaction_read_only = off",
+    );
     if facts.is_pooled {
         report.expect(
             "pgbouncer",
@@ -133,6 +140,12 @@ fn redis(report: &mut Report, facts: &RedisFacts) {
         facts.version >= REDIS_MIN,
         format!("Redis {}.{} is too old", facts.version.0, facts.version.1),
         "upgrade Redis to 6.2 or later",
+    );
+    report.expect(
+        "redis role",
+        !facts.is_replica,
+        "Redis is a replica, which takes no writes: logins and chats get 503",
+        "name its master in redis.url, or the sentinels (redis-sentinel://); or redis-cli REPLICAOF NO ONE",
     );
     report.expect(
         "redis memory",

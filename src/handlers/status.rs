@@ -4,14 +4,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use crate::app::App;
 use crate::entropy;
 use crate::error::Error;
 use crate::http::body::Lent;
 use crate::http::reply::Reply;
 use crate::http::request::{Record, RequestId};
+use crate::store;
 
 /// How long each store has to answer, so that the whole check stays below a second.
 const HEALTH_TIMEOUT: Duration = Duration::from_millis(900);
@@ -76,16 +75,13 @@ pub fn test(mut out: Lent, record: &Record) -> Lent {
     out
 }
 
-/// Whether the stores answer.
+/// Whether the stores answer and take writes.
 pub async fn healthz(app: Rc<App>) -> Result<Reply, Error> {
     let (sessions, accounts) = tokio::join!(
-        timeout(HEALTH_TIMEOUT, app.stores.sessions.ping()),
-        timeout(HEALTH_TIMEOUT, app.stores.accounts.ping()),
+        store::limit(HEALTH_TIMEOUT, app.stores.sessions.ping()),
+        store::limit(HEALTH_TIMEOUT, app.stores.accounts.ping()),
     );
-    Ok(Reply::health(
-        matches!(sessions, Ok(Ok(()))),
-        matches!(accounts, Ok(Ok(()))),
-    ))
+    Ok(Reply::health(sessions.is_ok(), accounts.is_ok()))
 }
 
 /// The API's own description.

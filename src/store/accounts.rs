@@ -376,7 +376,8 @@ impl Accounts {
         }
     }
 
-    /// Whether the store answers: it reads a row.
+    /// Whether the store answers and takes writes: it reads a row. A file is
+    /// written to, too, once in 10 s at most; PostgreSQL says whether it would be.
     ///
     /// # Errors
     /// [`StoreError`] if it does not.

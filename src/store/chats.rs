@@ -268,8 +268,9 @@ impl SessionFile {
         })
     }
 
-    /// Whether the file can be read, and its lock be had: without that no chat is answered.
+    /// Whether the file can be read and written, and its lock be had: without that no chat is answered.
     pub(super) fn ping(&mut self) -> Result<(), StoreError> {
+        self.file.prove()?;
         self.file.write(|file| {
             file.prepare_cached("SELECT chats FROM totals")?
                 .query_row([], |_| Ok(()))

@@ -84,6 +84,7 @@ impl AccountFile {
     }
 
     pub(super) fn ping(&mut self) -> Result<(), StoreError> {
+        self.file.prove()?;
         self.file.read(|file| {
             file.prepare_cached("SELECT 1 FROM secrets WHERE name = ?1")?
                 .query_row([HMAC_KEY], |_| Ok(()))

@@ -123,7 +123,8 @@ impl Sessions {
         }
     }
 
-    /// Whether the store answers: it reads a row.
+    /// Whether the store answers and takes writes: it writes, to a file once in
+    /// 10 s at most.
     ///
     /// # Errors
     /// [`StoreError`] if it does not.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use tokio::time::Instant;
 
 use super::health::Health;
 use super::schema::{self, Migration, Upkeep};
@@ -25,6 +26,8 @@ const BUSY_SOON: Duration = Duration::from_millis(100);
 /// How long two processes that start together wait for each other to switch on the log.
 const WAL_SWITCH_TRIES: u32 = 100;
 const WAL_SWITCH_PAUSE: Duration = Duration::from_millis(20);
+/// How long a write that went well proves to health checks that others would, too: each costs a wait for the disk.
+const PROOF_LIFE: Duration = Duration::from_secs(10);
 
 /// What distinguishes one file from the other.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +61,8 @@ pub(super) struct File {
     is_behind: bool,
     busy: Duration,
     health: Health,
+    /// When [`File::prove`] has last written; `None` also after a write that failed.
+    proven_at: Option<Instant>,
 }
 
 impl File {
@@ -79,6 +84,7 @@ impl File {
             is_behind,
             busy: plan.busy,
             health,
+            proven_at: None,
         })
     }
 
@@ -138,8 +144,28 @@ impl File {
                 Ok(value)
             }
             Ok(None) => Err(StoreError::TimedOut),
-            Err(error) => Err(self.health.failed(clock::now(), &error)),
+            Err(error) => {
+                self.proven_at = None;
+                Err(self.health.failed(clock::now(), &error))
+            }
         }
+    }
+
+    /// Whether the file can be written: a page is written as it is, unless one was within [`PROOF_LIFE`]
+    /// and no write has failed since.
+    pub(super) fn prove(&mut self) -> Result<(), StoreError> {
+        const NUMBER: &str = "user_version";
+        let now = clock::now();
+        if (self.proven_at).is_some_and(|at| now.saturating_duration_since(at) < PROOF_LIFE) {
+            return Ok(());
+        }
+        self.write_soon(|file| {
+            // SQLite does not look whether that changes anything.
+            let number: i64 = file.pragma_query_value(None, NUMBER, |row| row.get(0))?;
+            file.pragma_update(None, NUMBER, number)
+        })?;
+        self.proven_at = Some(now);
+        Ok(())
     }
 
     /// The same as [`File::write`] for what nobody waits for and is tried again: it hardly waits for

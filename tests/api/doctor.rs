@@ -227,6 +227,14 @@ fn the_database_and_pgbouncer() {
         let unnamed = format!("database.statements = \"unnamed\"\n{config}");
         assert_eq!(doctor(&unnamed), (0, Vec::new()), "it was meant so");
     }
+    let stores = database("POSTGRES");
+    stores.execute(
+        "DO $$ BEGIN
+             EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database());
+         END $$",
+    );
+    let config = stores.settings.clone() + &provider.row();
+    one(&config, "PostgreSQL takes no writes", "name the primary");
     let port = crate::kit::server::free_port();
     let nobody = format!(
         "database.url = \"postgres://u:p@127.0.0.1:{port}/d\"\n{}",
@@ -318,7 +326,13 @@ fn redis_and_what_it_evicts() {
         &["CONFIG SET appendonly yes", "CONFIG SET maxmemory 0"],
     );
     one(&config, "has no maxmemory", "maxmemory 64mb");
-    redis(url, &["CONFIG SET maxmemory 64mb"]);
+    redis(url, &["CONFIG SET maxmemory 64mb", "REPLICAOF 127.0.0.1 1"]);
+    one(
+        &config,
+        "is a replica, which takes no writes",
+        "REPLICAOF NO ONE",
+    );
+    redis(url, &["REPLICAOF NO ONE"]);
     services.tell("kill", "redis");
     one(&config, "redis: Redis at", "REDIS_PASSWORD");
 }

@@ -31,3 +31,4 @@ mod services;
 mod sql;
 mod statements;
 mod timing;
+mod turned;

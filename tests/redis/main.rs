@@ -7,6 +7,7 @@
 mod cli;
 mod cluster;
 mod outages;
+mod refusals;
 mod sentinel;
 #[path = "../services/services.rs"]
 mod services;

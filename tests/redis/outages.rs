@@ -12,7 +12,7 @@ use super::services::Services;
 use super::single::logins::login;
 use super::support::{T0, quiet, with};
 
-const ME: UserId = UserId(7);
+pub const ME: UserId = UserId(7);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// What was reported, by any test of this file.
@@ -23,7 +23,7 @@ fn report(event: &'static str, detail: String) {
 }
 
 /// A store of short patience.
-fn start(url: &str) -> (TempDir, Backend) {
+pub fn start(url: &str) -> (TempDir, Backend) {
     let folder = tempfile::tempdir().unwrap();
     let text = format!(
         "[redis]\nurl = \"{url}\"\nconnect_seconds = 0.3\ntimeout_seconds = 0.4\n[store]\nqueue_max = 8\n"

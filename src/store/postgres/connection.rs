@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -19,6 +20,7 @@ use tokio_postgres::{Client, Row};
 
 use super::statement::Statement;
 use super::tls::Tls;
+use crate::clock;
 use crate::config::{Database, DatabaseTls, Statements};
 use crate::store::OnEvent;
 
@@ -30,6 +32,8 @@ const FORGETFUL: &str = "the server does not keep prepared statements, as a PgBo
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
+/// How often a server that takes no writes is looked for under its name.
+const RETIRE_EVERY_MS: u64 = 1000;
 
 /// What a statement is called with.
 pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -43,7 +47,23 @@ pub(super) struct Server {
     /// Whether what `is_unnamed` says may change.
     is_auto: bool,
     is_unnamed: AtomicBool,
+    retired: Arc<Retired>,
     on_event: OnEvent,
+}
+
+/// When connections to a server that takes no writes were last given up: another may have its name by now, and
+/// those that only read would stay with it for ever.
+#[derive(Debug)]
+struct Retired {
+    start: Instant,
+    /// Milliseconds after the start; connections that are older are not used any more.
+    at_ms: AtomicU64,
+}
+
+impl Retired {
+    fn now_ms(&self) -> u64 {
+        (clock::now() - self.start).as_millis() as u64
+    }
 }
 
 impl Server {
@@ -86,6 +106,10 @@ impl Server {
             connect_timeout: settings.connect_timeout,
             is_auto: settings.statements == Statements::Auto,
             is_unnamed: AtomicBool::new(settings.statements == Statements::Unnamed),
+            retired: Arc::new(Retired {
+                start: clock::now(),
+                at_ms: AtomicU64::new(0),
+            }),
             on_event,
         })
     }
@@ -97,6 +121,7 @@ impl Server {
     }
 
     async fn open(&self) -> Result<Connection, Trouble> {
+        let opened_ms = self.retired.now_ms();
         let (client, driver) = self.config.connect(self.tls.clone()).await?;
         // Its end shows in the client.
         let task = tokio::spawn(async move { driver.await.unwrap_or_default() });
@@ -104,6 +129,8 @@ impl Server {
             client,
             statements: [const { OnceCell::const_new() }; Statement::COUNT].into(),
             in_transaction: AtomicBool::new(false),
+            retired: Arc::clone(&self.retired),
+            opened_ms,
             task: task.abort_handle(),
         };
         if self.is_auto && !self.is_unnamed() && connection.is_forgetful().await? {
@@ -114,6 +141,15 @@ impl Server {
 
     pub fn is_unnamed(&self) -> bool {
         self.is_unnamed.load(Ordering::Relaxed)
+    }
+
+    /// The server takes no writes: all connections are opened anew, but not again within [`RETIRE_EVERY_MS`].
+    pub fn retire(&self) {
+        let now_ms = self.retired.now_ms();
+        let at_ms = self.retired.at_ms.load(Ordering::Relaxed);
+        if now_ms - at_ms >= RETIRE_EVERY_MS {
+            self.retired.at_ms.store(now_ms, Ordering::Relaxed);
+        }
     }
 
     /// Whether a call that failed so may be made again without names, which it is from now on.
@@ -165,6 +201,9 @@ pub(super) struct Connection {
     statements: Box<[OnceCell<tokio_postgres::Statement>]>,
     /// A transaction has begun that must not outlive the call.
     in_transaction: AtomicBool,
+    retired: Arc<Retired>,
+    /// As [`Retired::at_ms`].
+    opened_ms: u64,
     task: AbortHandle,
 }
 
@@ -226,9 +265,9 @@ impl Connection {
         Ok(Some(kept.await?))
     }
 
-    /// Whether it has ended, from either side.
+    /// Whether it has ended, from either side, or is to end.
     pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client.is_closed() || self.opened_ms < self.retired.at_ms.load(Ordering::Relaxed)
     }
 
     /// Several statements at once, without parameters.
@@ -341,6 +380,11 @@ impl Trouble {
             SqlState::T_R_DEADLOCK_DETECTED,
         ];
         self.code().is_some_and(|code| in_use.contains(code))
+    }
+
+    /// The server takes no writes, at least not from us.
+    pub fn is_read_only(&self) -> bool {
+        self.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     }
 
     /// The table is not there.

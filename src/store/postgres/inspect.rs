@@ -25,6 +25,8 @@ pub struct PostgresFacts {
     pub connections_max: i32,
     /// Whether the schema is the one that this version works on; if not, one line.
     pub schema: Result<(), String>,
+    /// Transactions may write.
+    pub takes_writes: bool,
     /// Something stands before it that has connections of its own, such as PgBouncer.
     pub is_pooled: bool,
     /// It hands them out by the transaction.
@@ -73,10 +75,12 @@ async fn look(
     schema: Result<(), String>,
 ) -> Result<PostgresFacts, Trouble> {
     const FACTS: &str = "SELECT current_setting('server_version_num')::int4,
-        current_setting('max_connections')::int4";
+        current_setting('max_connections')::int4,
+        current_setting('transaction_read_only') = 'off'";
     let rows = one.once(FACTS, &[]).await?;
     let row = rows.first().ok_or(Trouble::NoConnection)?;
     let (version, connections_max) = (row.try_get(0)?, row.try_get(1)?);
+    let takes_writes = row.try_get(2)?;
     let mut is_by_transaction = false;
     for _ in 0..LOOKS_MAX {
         // With a server connection for each of ours they never meet on one.
@@ -89,6 +93,7 @@ async fn look(
         version,
         connections_max,
         schema,
+        takes_writes,
         is_pooled: is_by_transaction || keeps_connections(server).await?,
         is_by_transaction,
         keeps_statements: one.has_names_of_the_pooler().await?,

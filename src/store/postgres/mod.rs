@@ -299,6 +299,9 @@ impl Pool {
                     connection.roll_back();
                 }
                 Ok(Err(trouble)) => {
+                    if trouble.is_read_only() {
+                        self.shared.server.retire();
+                    }
                     // Whatever it was, the next call begins on a connection that is known to work.
                     lease.spoil();
                     return Err(self.failed(&trouble));
@@ -336,12 +339,18 @@ impl Pool {
         self.health().failed(clock::now(), error)
     }
 
+    /// Whether it can be read, and would be written to.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let name = super::secrets::HMAC_KEY;
         let rows = self.read_rows(Statement::Ping, &[&name]).await?;
-        match rows.is_empty() {
-            true => Err(self.health().failed(clock::now(), &"its secrets are gone")),
-            false => Ok(()),
-        }
+        let why = match rows.first().map(|row| row.try_get(0)) {
+            Some(Ok(true)) => return Ok(()),
+            Some(_) => {
+                self.shared.server.retire();
+                "it takes no writes"
+            }
+            None => "its secrets are gone",
+        };
+        Err(self.health().failed(clock::now(), &why))
     }
 }

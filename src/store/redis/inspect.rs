@@ -6,7 +6,8 @@ use fred::types::config::{Config, PerformanceConfig};
 use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::time::timeout;
 
-use super::{START_TIMEOUT, client_config, connection_config};
+use super::start::START_TIMEOUT;
+use super::{client_config, connection_config};
 use crate::config::Redis;
 
 /// What was seen, of any one node of a cluster. `None`: we may not ask for it (`CONFIG`).
@@ -26,6 +27,8 @@ pub struct RedisFacts {
     pub persists: Option<bool>,
     /// The last time it did, that went well.
     pub writes_well: bool,
+    /// It follows another one, and takes no writes of its own.
+    pub is_replica: bool,
 }
 
 /// Connects and looks. Blocks, for a few seconds at most.
@@ -100,6 +103,7 @@ pub fn inspect(redis: &Redis) -> Result<RedisFacts, String> {
         ]
         .iter()
         .all(|name| field(name).is_none_or(|status| status == "ok")),
+        is_replica: field("role") == Some("slave"),
     })
 }
 

@@ -11,6 +11,7 @@
 //! cc:chats:<user>           hash: chat → "made ends", the latter at the latest
 //! cc:rl:<key>               hash: hits, ends; a rate-limit window
 //! cc:ping                   written by health checks
+//! cc:try                    made and deleted when a server starts
 //! ```
 //!
 //! Times are milliseconds since 1970.
@@ -82,6 +83,10 @@ impl Keys {
 
     pub fn ping(&self) -> String {
         self.key("cc:", "ping")
+    }
+
+    pub fn trial(&self) -> String {
+        self.key("cc:", "try")
     }
 }
 

@@ -11,22 +11,23 @@ mod ask;
 mod chats;
 mod inspect;
 mod keys;
+mod live;
 mod sessions;
+mod start;
 mod tokens;
 mod windows;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
+use fred::types::Value;
 use fred::types::config::{
-    ClusterDiscoveryPolicy, Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server,
-    ServerConfig, TcpConfig, UnresponsiveConfig,
+    ClusterDiscoveryPolicy, Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig,
+    TcpConfig, UnresponsiveConfig,
 };
-use fred::types::{ConnectHandle, Value};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
@@ -40,13 +41,12 @@ use crate::metrics;
 use ask::Ask;
 pub use inspect::{RedisFacts, inspect};
 use keys::Keys;
+use live::Slot;
 
 /// From a lost connection to the next attempt, and from each to the next; fred adds up to 50 ms.
 const RECONNECT_MS: u32 = 200;
 /// How often a connection is looked at that owes an answer.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// For the first connection, so that wrong settings show when the server starts.
-const START_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a key written by a health check stays.
 const PING_LIFE_MS: i64 = 60_000;
 
@@ -92,12 +92,11 @@ impl Redis {
             lives: settings.lives,
             health: Mutex::new(Health::new("Redis", on_event)),
         });
-        match try_to_connect(&shared) {
-            Ok(()) => {}
-            Err(error) if is_refusal(&error) => return Err(format!("{}: {error}", redis.shown())),
-            Err(error) => {
-                shared.health().failed(clock::now(), &error);
+        if let Err(error) = start::try_to_connect(&shared) {
+            if let Some(refusal) = start::refusal(redis, &error) {
+                return Err(refusal);
             }
+            shared.health().failed(clock::now(), &error);
         }
         Ok(Self { shared })
     }
@@ -106,7 +105,7 @@ impl Redis {
     pub fn connect(&self) -> Link {
         Link(Arc::new(Core {
             shared: Arc::clone(&self.shared),
-            live: Mutex::new(None),
+            slot: Mutex::default(),
             calls: Semaphore::new(self.shared.calls_max),
         }))
     }
@@ -187,62 +186,6 @@ fn connection_config(redis: &config::Redis) -> ConnectionConfig {
     }
 }
 
-/// Whether the server is there and does not let us in, or what is set cannot be right.
-fn is_refusal(error: &fred::error::Error) -> bool {
-    use fred::error::ErrorKind;
-    // Sentinels' answers have a kind of their own.
-    let says = |word| error.details().starts_with(word);
-    matches!(
-        error.kind(),
-        ErrorKind::Auth | ErrorKind::Config | ErrorKind::InvalidArgument
-    ) || ["NOAUTH", "WRONGPASS", "NOPERM"].into_iter().any(says)
-}
-
-/// Connects once and asks for an answer, on a thread of its own: this may be a runtime's.
-fn try_to_connect(shared: &Shared) -> Result<(), fred::error::Error> {
-    let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(1)
-            .build()?;
-        let config = Config {
-            fail_fast: true,
-            ..shared.config.clone()
-        };
-        let attempt = async {
-            let client = Client::new(
-                config,
-                Some(shared.performance.clone()),
-                Some(shared.connection.clone()),
-                None,
-            );
-            client.init().await?;
-            client.custom::<Value, Value>(ping_command(), vec![]).await
-        };
-        let outcome =
-            runtime.block_on(async { tokio::time::timeout(START_TIMEOUT, attempt).await });
-        runtime.shutdown_background();
-        match outcome {
-            Ok(answer) => answer.map(drop),
-            Err(_) => Err(fred::error::Error::new(
-                fred::error::ErrorKind::Timeout,
-                "no answer in time",
-            )),
-        }
-    };
-    let outcome = std::thread::scope(|scope| scope.spawn(run).join());
-    outcome.unwrap_or_else(|_| {
-        Err(fred::error::Error::new(
-            fred::error::ErrorKind::Unknown,
-            "a thread panicked",
-        ))
-    })
-}
-
-fn ping_command() -> fred::types::CustomCommand {
-    fred::types::CustomCommand::new_static("PING", fred::types::ClusterHash::Random, false)
-}
-
 impl Shared {
     fn health(&self) -> MutexGuard<'_, Health> {
         // Nothing panics while it is held, and a wrong report would do no harm.
@@ -256,16 +199,9 @@ pub struct Link(Arc<Core>);
 
 struct Core {
     shared: Arc<Shared>,
-    /// Made on the runtime that it is first asked for.
-    live: Mutex<Option<Arc<Live>>>,
+    /// Its clients are made on the runtime that they are first asked for.
+    slot: Mutex<Slot>,
     calls: Semaphore,
-}
-
-/// A client, and the task that keeps it connected.
-struct Live {
-    client: Client,
-    task: ConnectHandle,
-    was_connected: AtomicBool,
 }
 
 impl fmt::Debug for Link {
@@ -315,7 +251,10 @@ impl Link {
                 Err(StoreError::TimedOut)
             }
             // fred's texts hold what the server has said and addresses, never arguments.
-            Ok(Err(error)) => Err(self.failed(&error)),
+            Ok(Err(error)) => {
+                self.0.note(&error);
+                Err(self.failed(&error))
+            }
             Err(_) => {
                 self.failed(&"no answer in time");
                 Err(StoreError::TimedOut)
@@ -324,7 +263,7 @@ impl Link {
     }
 
     async fn round_trip(&self, mut asks: Vec<Ask>) -> Result<Vec<Value>, fred::error::Error> {
-        let live = self.live();
+        let live = self.0.live();
         if !live.client.is_connected() {
             // Only who comes before the first connection waits for it.
             if live.was_connected.load(Ordering::Relaxed) {
@@ -348,34 +287,9 @@ impl Link {
         Ok(ask::elements(answers))
     }
 
-    /// The client, or a new one if the last one has given up (after a refused password, perhaps).
-    fn live(&self) -> Arc<Live> {
-        let mut slot = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*slot {
-            Some(live) if !live.task.is_finished() => Arc::clone(live),
-            _ => {
-                let shared = &self.0.shared;
-                let client = Client::new(
-                    shared.config.clone(),
-                    Some(shared.performance.clone()),
-                    Some(shared.connection.clone()),
-                    // Without end.
-                    Some(ReconnectPolicy::new_constant(0, RECONNECT_MS)),
-                );
-                let live = Arc::new(Live {
-                    task: client.connect(),
-                    client,
-                    was_connected: AtomicBool::new(false),
-                });
-                *slot = Some(Arc::clone(&live));
-                live
-            }
-        }
-    }
-
     /// Begins to connect, on the runtime that this is called on.
     pub(super) fn begin(&self) {
-        self.live();
+        self.0.live();
     }
 
     fn failed(&self, cause: &dyn fmt::Display) -> StoreError {

@@ -1,4 +1,4 @@
-//! A file system that is full, for real: what writes is told to come back, what reads is answered,
+//! A file system that is full, or broken, for real: what writes is told to come back, what reads is answered,
 //! nothing that was answered before is lost, and with the room all else is back.
 //!
 //! Needs root, who alone may mount.
@@ -19,15 +19,34 @@ const SIZE: &str = "size=4m,mode=0700";
 /// A small file system over the data folder; gone when dropped.
 struct Disk(PathBuf);
 
+fn run(command: &mut Command) {
+    let done = command.status().expect("install mount and e2fsprogs");
+    assert!(done.success(), "this test needs root: {command:?}");
+}
+
 impl Disk {
     fn over(folder: &Path) -> Self {
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", SIZE, "tmpfs"])
-            .arg(folder)
-            .status();
-        let mounted = mounted.expect("install the package mount");
-        assert!(mounted.success(), "this test needs root");
+        let mount = ["-t", "tmpfs", "-o", SIZE, "tmpfs"];
+        run(Command::new("mount").args(mount).arg(folder));
         Self(folder.to_owned())
+    }
+
+    /// One that can break; it is in this file.
+    fn in_a_file(folder: &Path, image: &Path) -> Self {
+        let file = File::create(image).expect("it is writable");
+        file.set_len(16 << 20).expect("there is room");
+        run(Command::new("mkfs.ext4").arg("-q").arg(image));
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .args([image, folder]));
+        Self(folder.to_owned())
+    }
+
+    /// As the kernel does when it finds it damaged: from now on nothing is written to it.
+    fn break_it(&self) {
+        run(Command::new("mount")
+            .args(["-o", "remount,abort"])
+            .arg(&self.0));
     }
 
     /// Leaves no byte of it.
@@ -103,9 +122,17 @@ fn writes_are_refused_and_reads_answered(server: &Server, ada: &Ada) {
     assert_eq!(ada.person(server).me(), 200);
     let export = ada.person(server).get("/auth/me/export");
     assert_eq!(export.status, 200, "{}", export.body);
-    for path in ["/test", "/auth/healthz"] {
-        assert_eq!(server.get(path).status, 200, "{path}");
-    }
+    assert_eq!(server.get("/test").status, 200);
+    takes_writes(server, false);
+}
+
+/// Of both stores.
+#[track_caller]
+fn takes_writes(server: &Server, does: bool) {
+    let reply = server.get("/auth/healthz");
+    assert_eq!(reply.status, if does { 200 } else { 503 });
+    let expect = json!({"ok": does, "redis": does, "db": does});
+    assert_eq!(reply.json(), expect);
 }
 
 #[test]
@@ -130,6 +157,7 @@ fn what_writes_is_told_to_come_back_and_nothing_is_lost() {
         "{log}"
     );
     disk.make_room();
+    takes_writes(&server, true);
     assert_eq!(ada.browser(&server).ask("second").status, 200);
     let first = ["user: first", "assistant: Hello you"].map(str::to_owned);
     assert_eq!(provider.last().talk()[..2], first);
@@ -161,4 +189,38 @@ fn an_answer_that_cannot_be_remembered_comes_whole_and_says_so() {
     call.finish("stop");
     let end = "{\"text\":\"b\"}\n{\"done\":\"stop\",\"saved\":false}\n";
     assert_eq!(conn.rest(), (end.to_owned(), true));
+}
+
+#[test]
+fn healthz_sees_a_disk_that_takes_no_writes_though_nobody_else_writes() {
+    let provider = Provider::friendly();
+    let (disk, full) = server(&provider);
+    disk.fill();
+    takes_writes(&full, false);
+    disk.make_room();
+    takes_writes(&full, true);
+    // The next ones rely on that.
+    let logs = ["accounts.db-wal", "sessions.db-wal"].map(|name| disk.0.join(name));
+    let sizes = || {
+        let sizes = logs
+            .each_ref()
+            .map(|log| fs::metadata(log).map(|log| log.len()));
+        sizes.map(|size| size.expect("it is there"))
+    };
+    let before = sizes();
+    for _ in 0..20 {
+        takes_writes(&full, true);
+    }
+    assert_eq!(sizes(), before);
+}
+
+#[test]
+fn healthz_sees_a_disk_that_has_become_read_only() {
+    let provider = Provider::friendly();
+    let stores = Stores::fresh(Pair::of_this_run());
+    let image = tempfile::NamedTempFile::new().expect("there is room");
+    let disk = Disk::in_a_file(stores.folder.path(), image.path());
+    let server = Server::over(stores, &provider, "");
+    disk.break_it();
+    takes_writes(&server, false);
 }
