@@ -88,6 +88,13 @@ fn postgres(report: &mut Report, facts: &PostgresFacts, statements: Statements, 
             .clone()
             .map_err(|what| (what, "cloudchat migrate".to_owned())),
     );
+    let narrow = facts.narrow_encoding.as_ref().map(|encoding| {
+        (
+            format!("the database is encoded in {encoding}: who writes any other character, such as an emoji, gets 503"),
+            "createdb -E UTF8 -T template0 …; pg_dump … | psql …; the new name in DATABASE_URL".to_owned(),
+        )
+    });
+    report.check("database encoding", narrow.map_or(Ok(()), Err));
     report.expect(
         "database writes",
         facts.takes_writes,

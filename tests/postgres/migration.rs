@@ -4,7 +4,7 @@
 use std::thread;
 
 use cloudchat::model::UserId;
-use cloudchat::store::{Accounts, Backend, MigrationStep, migrate};
+use cloudchat::store::{Accounts, Backend, MigrationStep, inspect_postgres, migrate};
 use serde_json::Value;
 
 use super::support::{locked, quiet, settings, shared};
@@ -311,6 +311,45 @@ fn an_index_whose_build_was_cut_short_is_built_anew() {
     assert_eq!(run(&url, false).unwrap(), tried);
     assert_eq!(sql(&database, valid), "t");
     assert_eq!(run(&url, false).unwrap(), []);
+}
+
+#[test]
+fn a_database_that_lacks_characters_is_refused() {
+    for (encoding, is_taken) in [
+        ("LATIN1", false),
+        ("EUC_CN", false),
+        ("SQL_ASCII", true),
+        ("UTF8", true),
+    ] {
+        let database = format!("encoded_in_{}", encoding.to_lowercase());
+        let made = format!(
+            "CREATE DATABASE {database} OWNER cloudchat ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        );
+        admin("postgres", &made);
+        let url = url("POSTGRES", &database);
+        for is_trial in [true, false] {
+            match run(&url, is_trial) {
+                Ok(_) => assert!(is_taken, "{encoding}"),
+                Err(line) => {
+                    let what = format!(
+                        "the database is encoded in {encoding}, which lacks most characters"
+                    );
+                    assert!(!is_taken && line.contains(&what), "{line}");
+                    assert!(line.contains("createdb -E UTF8"), "{line}");
+                }
+            }
+        }
+        let tables = "SELECT count(*) > 0 FROM pg_tables WHERE schemaname = 'public'";
+        assert_eq!(sql(&database, tables), if is_taken { "t" } else { "f" });
+        if is_taken {
+            continue;
+        }
+        // What an earlier version has made there shows, too.
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(&folder, &url, "auto");
+        let facts = inspect_postgres(settings.database.as_ref().unwrap()).unwrap();
+        assert_eq!(facts.narrow_encoding.as_deref(), Some(encoding));
+    }
 }
 
 #[test]

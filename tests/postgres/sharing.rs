@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cloudchat::model::UserId;
+use cloudchat::model::{Identifier, UserId};
 use cloudchat::store::{Backend, Registered, StoreError, migrate};
 use tempfile::TempDir;
 use tokio::time::{interval, timeout};
@@ -106,6 +106,50 @@ async fn a_call_that_is_given_up_keeps_nobody_waiting() {
     backend.stop().unwrap();
 }
 
+/// A connection that owes an answer to somebody who has gone is nobody's before that has come.
+#[tokio::test]
+async fn nobody_waits_for_what_somebody_has_left() {
+    let (_folder, backend, name) = connections(2);
+    let store = backend.connect().accounts;
+    store.ping().await.unwrap();
+    let locker = locked(shared(), &name, "users, credentials").await;
+    let other = store.clone();
+    let write = tokio::spawn(async move { other.register(T0, new_user("a@b.c")).await.map(drop) });
+    wait_for_lock(&name).await;
+    write.abort();
+    assert!(write.await.unwrap_err().is_cancelled());
+    for _ in 0..5 {
+        assert_eq!(store.ping().await, Ok(()));
+    }
+    // It is closed at last, with its transaction.
+    let mut look = interval(Duration::from_millis(20));
+    while shared().psql("POSTGRES_ADMIN", "postgres", &waiting(&name)) != "0" {
+        look.tick().await;
+    }
+    locker.batch_execute("COMMIT").await.unwrap();
+    let someone = Identifier::parse("a@b.c").unwrap();
+    assert_eq!(store.credential(&someone).await, Ok(None));
+    backend.stop().unwrap();
+}
+
+/// Statements that wait for a lock in this database.
+fn waiting(name: &str) -> String {
+    format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
+    )
+}
+
+/// Until one does.
+async fn wait_for_lock(name: &str) {
+    let mut look = interval(Duration::from_millis(20));
+    let mut looks = 0;
+    while shared().psql("POSTGRES_ADMIN", "postgres", &waiting(name)) != "1" {
+        look.tick().await;
+        looks += 1;
+        assert!(looks < 25, "the statement is not at the server");
+    }
+}
+
 #[tokio::test]
 async fn a_write_has_its_turn_among_reads() {
     let (_folder, backend, _) = one_connection();
@@ -157,16 +201,7 @@ async fn nobody_joins_a_connection_that_has_stopped_to_answer() {
         let store = store.clone();
         tokio::spawn(async move { store.credential_of(UserId(1)).await.map(drop) })
     };
-    let waiting = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
-    );
-    let mut look = interval(Duration::from_millis(20));
-    let mut looks = 0;
-    while shared().psql("POSTGRES_ADMIN", "postgres", &waiting) != "1" {
-        look.tick().await;
-        looks += 1;
-        assert!(looks < 25, "the statement is not at the server");
-    }
+    wait_for_lock(&name).await;
     // What has joined it before waits behind it in vain.
     let behind = {
         let store = store.clone();

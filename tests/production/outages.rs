@@ -5,7 +5,8 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::kit::{Provider, Server, pass};
+use crate::kit::stores::{connect, runtime};
+use crate::kit::{Person, Provider, Server, pass, seconds};
 use crate::load::{Load, Seen};
 use crate::services::Services;
 
@@ -164,6 +165,30 @@ fn check(seen: &[Seen], (down, given, up): (f64, f64, f64), away: Store, how: &s
             "{how}: {kind} was asked {before}, {during} and {after} times"
         );
     }
+}
+
+/// A look at the health that got no answer in time leaves no connection behind that others wait for.
+#[test]
+fn a_connection_whose_answer_came_too_late_is_not_used_again() {
+    let services = Services::start("postgres,redis");
+    let pair = services.pair("POSTGRES", "REDIS");
+    let settings = "server.workers = 1\ndatabase.pool_size = 1";
+    let server = Server::on(&pair, &Provider::friendly(), settings);
+    let mut alice = Person::logged_in(&server, "alice@b.c");
+    let (_, name) = server
+        .stores
+        .settings
+        .split_once("/test_")
+        .expect("its database");
+    let (name, _) = name.split_once('"').expect("it ends");
+    let admin = services.address("POSTGRES_ADMIN");
+    let locker = connect(&format!("{admin}/test_{name}"));
+    let lock = "BEGIN; LOCK TABLE secrets";
+    let locked = runtime().block_on(locker.batch_execute(lock));
+    locked.expect("the administrator may");
+    assert_eq!(server.get("/auth/healthz").json()["db"], false);
+    let took = seconds(|| assert_eq!(alice.me(), 200));
+    assert!(took < 1.0, "{took} s");
 }
 
 #[test]

@@ -119,6 +119,8 @@ pub(super) struct Catalogue {
     role: String,
     /// Whether we may make tables in the schema that they would be made in; its name.
     schema: Option<(String, bool)>,
+    /// What the database's texts are encoded in.
+    encoding: String,
     tables: Vec<Table>,
 }
 
@@ -158,7 +160,8 @@ impl Catalogue {
     pub async fn read(connection: &Connection) -> Result<Self, Trouble> {
         const NONE: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)] = &[];
         const WHO: &str = "SELECT current_user::text, current_schema()::text,
-            coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
+            coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+            current_setting('server_encoding')";
         const SEEN: &str =
             "SELECT c.oid, c.relname::text, c.relkind::text, pg_get_userbyid(c.relowner)::text,
                 pg_has_role(c.relowner, 'USAGE')
@@ -196,6 +199,7 @@ impl Catalogue {
         Ok(Self {
             role: who.try_get(0)?,
             schema: schema.map(|name| (name, may_make)),
+            encoding: who.try_get(3)?,
             tables,
         })
     }
@@ -267,9 +271,16 @@ impl Catalogue {
         lines
     }
 
-    /// What a migration must be allowed to do and is not: a line for each.
+    /// What a migration must be allowed to do and is not, or what the tables could not hold: a line for each.
     pub fn obstacles(&self) -> Vec<String> {
         let mut lines = Vec::new();
+        if !holds_all_texts(&self.encoding) {
+            let encoding = &self.encoding;
+            lines.push(format!(
+                "the database is encoded in {encoding}, which lacks most characters: make another one (createdb -E UTF8 \
+                 -T template0 …), move the data there (pg_dump … | psql …), and name it in DATABASE_URL"
+            ));
+        }
         let role = &self.role;
         for table in &self.tables {
             let Table { name, owner, .. } = table;
@@ -370,6 +381,11 @@ fn to_index(row: &Row) -> Result<Index, tokio_postgres::Error> {
         is_partial: row.try_get(3)?,
         columns: row.try_get(4)?,
     })
+}
+
+/// Whether texts of all languages can be stored in this encoding. `SQL_ASCII` means bytes, whatever they are.
+pub(super) fn holds_all_texts(encoding: &str) -> bool {
+    matches!(encoding, "UTF8" | "SQL_ASCII")
 }
 
 /// What this role lacks to serve, as the commands that give it: one line, or none.

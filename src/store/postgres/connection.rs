@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
@@ -323,14 +322,10 @@ impl Connection {
         }
     }
 
-    /// Ends the transaction of a call that was given up, without waiting for it: whatever is sent
-    /// next comes after.
-    pub fn roll_back(&self) {
-        if self.in_transaction.swap(false, Ordering::Relaxed) {
-            let rollback = std::pin::pin!(self.client.batch_execute("ROLLBACK"));
-            // The first poll sends it; the answer goes nowhere.
-            drop(rollback.poll(&mut Context::from_waker(Waker::noop())));
-        }
+    /// Waits until all that was sent is answered, and the transaction of a call that was given up has ended.
+    pub async fn settle(&self) -> Result<(), Trouble> {
+        let has_begun = self.in_transaction.swap(false, Ordering::Relaxed);
+        self.batch(if has_begun { "ROLLBACK" } else { "" }).await
     }
 
     /// Closes the connection at once, whatever is under way; what was not committed is lost.

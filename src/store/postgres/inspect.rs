@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
+use super::catalogue::holds_all_texts;
 use super::connection::{Connection, Server, Trouble};
 use super::{START_TIMEOUT, migrate, wait_for};
 use crate::config::Database;
@@ -27,6 +28,8 @@ pub struct PostgresFacts {
     pub schema: Result<(), String>,
     /// Transactions may write.
     pub takes_writes: bool,
+    /// What its texts are encoded in, if that lacks characters.
+    pub narrow_encoding: Option<String>,
     /// Something stands before it that has connections of its own, such as PgBouncer.
     pub is_pooled: bool,
     /// It hands them out by the transaction.
@@ -76,11 +79,12 @@ async fn look(
 ) -> Result<PostgresFacts, Trouble> {
     const FACTS: &str = "SELECT current_setting('server_version_num')::int4,
         current_setting('max_connections')::int4,
-        current_setting('transaction_read_only') = 'off'";
+        current_setting('transaction_read_only') = 'off', current_setting('server_encoding')";
     let rows = one.once(FACTS, &[]).await?;
     let row = rows.first().ok_or(Trouble::NoConnection)?;
     let (version, connections_max) = (row.try_get(0)?, row.try_get(1)?);
     let takes_writes = row.try_get(2)?;
+    let encoding: String = row.try_get(3)?;
     let mut is_by_transaction = false;
     for _ in 0..LOOKS_MAX {
         // With a server connection for each of ours they never meet on one.
@@ -94,6 +98,7 @@ async fn look(
         connections_max,
         schema,
         takes_writes,
+        narrow_encoding: Some(encoding).filter(|encoding| !holds_all_texts(encoding)),
         is_pooled: is_by_transaction || keeps_connections(server).await?,
         is_by_transaction,
         keeps_statements: one.has_names_of_the_pooler().await?,

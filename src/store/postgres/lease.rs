@@ -1,10 +1,12 @@
 //! Connections out of a core's pool. A call that writes has one to itself; calls that only read share one,
 //! which the first of them fetches for all.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use deadpool::managed::{self, PoolError};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, timeout_at};
@@ -35,11 +37,16 @@ struct ReadingState {
     failed: Option<StoreError>,
 }
 
-/// A connection out of the pool, for one call or for several that only read. Dropping it gives it back,
-/// after the end of a transaction that the caller has left; one that is spoiled is closed instead.
+/// A connection out of the pool, for one call or for several that only read. Dropping it gives it back, once
+/// what callers have left there is answered and their transaction has ended; one that is spoiled, or where that
+/// takes longer than a call may, is closed instead.
 pub(super) struct Lease {
     object: Option<managed::Object<Manager>>,
     is_spoiled: AtomicBool,
+    /// Calls on it so far, and the last of them that came to its end. Answers come in order.
+    asked: AtomicU32,
+    answered: AtomicU32,
+    timeout: Duration,
 }
 
 impl Lease {
@@ -47,6 +54,16 @@ impl Lease {
         self.object
             .as_ref()
             .expect("it is there until the lease ends")
+    }
+
+    /// A call begins; its number.
+    pub fn ask(&self) -> u32 {
+        self.asked.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The call of this number has its answer.
+    pub fn end(&self, call: u32) {
+        self.answered.fetch_max(call, Ordering::Relaxed);
     }
 
     /// Nobody else is to use it.
@@ -61,10 +78,25 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        match self.object.take() {
-            Some(object) if *self.is_spoiled.get_mut() => managed::Object::take(object).abort(),
-            Some(object) => object.roll_back(),
-            None => {}
+        let Some(object) = self.object.take() else {
+            return;
+        };
+        if *self.is_spoiled.get_mut() {
+            return managed::Object::take(object).abort();
+        }
+        if *self.asked.get_mut() == *self.answered.get_mut() {
+            return;
+        }
+        let timeout = self.timeout;
+        let settle = async move {
+            let settled = tokio::time::timeout(timeout, object.settle()).await;
+            if !matches!(settled, Ok(Ok(()))) {
+                managed::Object::take(object).abort();
+            }
+        };
+        // Without a runtime nobody will use it any more.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(settle);
         }
     }
 }
@@ -138,6 +170,9 @@ impl Pool {
         Ok(Arc::new(Lease {
             object: Some(object),
             is_spoiled: AtomicBool::new(false),
+            asked: AtomicU32::new(0),
+            answered: AtomicU32::new(0),
+            timeout: self.shared.timeout,
         }))
     }
 

@@ -277,12 +277,14 @@ impl Pool {
         let deadline = spending.deadline;
         let lease = self.lease(deadline, kind).await?;
         let connection = lease.connection();
+        let call = lease.ask();
         loop {
             let is_unnamed = self.shared.server.is_unnamed();
             let is_bound = kind == Kind::Bound;
             let attempt = connection.rows(statement, parameters, is_unnamed, is_bound);
             match timeout_at(deadline, attempt).await {
                 Ok(Ok(rows)) => {
+                    lease.end(call);
                     self.health().succeeded(clock::now);
                     return Ok(rows);
                 }
@@ -296,7 +298,11 @@ impl Pool {
                 }
                 // It failed before it did anything, and what it began is rolled back first.
                 Ok(Err(trouble)) if !is_unnamed && self.shared.server.falls_back(&trouble) => {
-                    connection.roll_back();
+                    let settled = timeout_at(deadline, connection.settle()).await;
+                    if !matches!(settled, Ok(Ok(()))) {
+                        lease.spoil();
+                        return Err(self.timed_out("no answer in time"));
+                    }
                 }
                 Ok(Err(trouble)) => {
                     if trouble.is_read_only() {
