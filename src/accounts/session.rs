@@ -4,7 +4,7 @@ use super::Browser;
 use crate::app::App;
 use crate::error::Error;
 use crate::model::{Token, User, UserId};
-use crate::store::{ChatKey, NewSession, Owner, SessionInfo, StoreError};
+use crate::store::{ChatKey, NewSession, Owner, Session, SessionInfo, StoreError};
 
 /// Somebody who is logged in.
 #[derive(Debug)]
@@ -26,16 +26,61 @@ pub async fn current(app: &App, cookie: Option<&Token>) -> Result<Current, Error
     let session = sessions.session(app.clock.wall_ms(), token).await?;
     let session = session.ok_or(Error::Unauthorized)?;
     let user = app.stores.accounts.user(session.user).await?;
-    let Some(user) = user.filter(|user| user.admits(session.created_ms)) else {
-        sessions.end_session(token).await?;
-        return Err(Error::Unauthorized);
-    };
+    let user = admitted(app, token, &session, user).await?;
+    let user = user.ok_or(Error::Unauthorized)?;
     let token = token.clone();
     Ok(Current { token, user })
 }
 
-/// Whose chat it is that this browser has: an unknown session makes it anonymous. The account store
-/// is not asked.
+/// The user, if the account admits this session: then the session store has a record of it from now on. Else it ends.
+async fn admitted(
+    app: &App,
+    token: &Token,
+    session: &Session,
+    user: Option<User>,
+) -> Result<Option<User>, StoreError> {
+    let sessions = &app.stores.sessions;
+    let user = user.filter(|user| user.admits(session.created_ms));
+    if user.is_none() {
+        sessions.end_session(token).await?;
+    } else if !session.is_noted {
+        let now_ms = app.clock.wall_ms();
+        sessions.note_session(now_ms, token, session).await?;
+    }
+    Ok(user)
+}
+
+/// Who asks in a chat: an unknown session makes it anonymous. The account store is asked only for a session of
+/// which there is no record, once; `None`: it does not answer.
+///
+/// # Errors
+/// The session store is down.
+pub async fn asking(app: &App, cookie: Option<&Token>) -> Result<Option<Owner>, StoreError> {
+    let Some(token) = cookie else {
+        return Ok(Some(Owner::Anonymous));
+    };
+    let now_ms = app.clock.wall_ms();
+    match app.stores.sessions.chat_user(now_ms, token).await? {
+        None => Ok(Some(Owner::Anonymous)),
+        Some(session) if session.is_noted => Ok(Some(Owner::User(session.user.0))),
+        // Boxed, because it is seldom: every chat would hold room for it.
+        Some(session) => {
+            Box::pin(async move {
+                let Ok(user) = app.stores.accounts.user(session.user).await else {
+                    return Ok(None);
+                };
+                let user = admitted(app, token, &session, user).await?;
+                Ok(Some(
+                    user.map_or(Owner::Anonymous, |user| Owner::User(user.id.0)),
+                ))
+            })
+            .await
+        }
+    }
+}
+
+/// Whose chat it is that this browser has, to forget it: an unknown session makes it anonymous. The account
+/// store is not asked.
 ///
 /// # Errors
 /// The session store is down.
@@ -44,8 +89,8 @@ pub async fn owner(app: &App, cookie: Option<&Token>) -> Result<Owner, StoreErro
         return Ok(Owner::Anonymous);
     };
     let now_ms = app.clock.wall_ms();
-    let user = app.stores.sessions.chat_user(now_ms, token).await?;
-    Ok(user.map_or(Owner::Anonymous, |user| Owner::User(user.0)))
+    let session = app.stores.sessions.chat_user(now_ms, token).await?;
+    Ok(session.map_or(Owner::Anonymous, |session| Owner::User(session.user.0)))
 }
 
 /// Begins a session in the place of the browser's own, if it has one.

@@ -51,9 +51,11 @@ pub async fn ask(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     if request.version == Version::HTTP_10 {
         warn_of_http_1_0(&request);
     }
-    let owner = match session::owner(&app, login(&app, &request).as_ref()).await {
-        Ok(Owner::Anonymous) if config.chat.require_login => return Err(Error::Unauthorized),
-        Ok(owner) => owner,
+    let owner = match session::asking(&app, login(&app, &request).as_ref()).await {
+        Ok(Some(Owner::Anonymous)) if config.chat.require_login => return Err(Error::Unauthorized),
+        Ok(Some(owner)) => owner,
+        Ok(None) if config.chat.require_login => return Err(Error::STORE_DOWN),
+        Ok(None) => Owner::Anonymous,
         // Without its memory a chat needs no user, unless it may be a user's only.
         Err(_) if config.chat.without_history && !config.chat.require_login => Owner::Anonymous,
         Err(error) => return Err(error.into()),

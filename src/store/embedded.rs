@@ -19,11 +19,13 @@ use super::logins;
 use super::patience::Spending;
 use super::schema::Upkeep;
 use super::secrets::{AccountFile, Secrets};
-use super::{Begun, ChatKey, Generation, OnEvent, Owner, StoreError, Turn, Window, folder};
+use super::{
+    Begun, ChatKey, Generation, OnEvent, Owner, Session, StoreError, Turn, Window, folder,
+};
 use crate::clock;
 use crate::config;
 use crate::metrics;
-use crate::model::{Token, UserId};
+use crate::model::Token;
 
 /// Pause between sweeps: 4 × 25 rows of each kind a second while there are expired ones.
 const SWEEP_PAUSE: Duration = Duration::from_millis(250);
@@ -68,7 +70,7 @@ pub(super) enum Call {
     ChatUser {
         now_ms: i64,
         token: Token,
-        reply: Reply<Option<UserId>>,
+        reply: Reply<Option<Session>>,
     },
     PingSessions {
         reply: Reply<()>,

@@ -58,6 +58,7 @@ impl SessionFile {
                 let session = Session {
                     user: UserId(row.get(0)?),
                     created_ms: row.get(1)?,
+                    is_noted: true,
                 };
                 Ok((session, row.get::<_, i64>(2)?))
             })
@@ -243,16 +244,16 @@ pub(super) fn chat_user(
     token: Token,
     sessions: &mut SessionFile,
     accounts: Option<&mut AccountFile>,
-) -> Result<Option<UserId>, StoreError> {
+) -> Result<Option<Session>, StoreError> {
     let Some(session) = sessions.session(now_ms, token)? else {
         return Ok(None);
     };
     let Some(accounts) = accounts else {
-        return Ok(Some(session.user));
+        return Ok(Some(session));
     };
     let admits = accounts.user(session.user).map(|user| {
         // The row stays for whoever ends it; it is of no use until then.
         user.is_some_and(|user| user.admits(session.created_ms))
     });
-    Ok(admits.unwrap_or(true).then_some(session.user))
+    Ok(admits.unwrap_or(true).then_some(session))
 }

@@ -113,6 +113,9 @@ pub struct Session {
     pub user: UserId,
     /// When it started, milliseconds since 1970.
     pub created_ms: i64,
+    /// Whether the store has a record of it. One without (the replaced service has made it, or the record was evicted)
+    /// may be of somebody whose sessions have ended: ask the account, then [`super::Sessions::note_session`].
+    pub is_noted: bool,
 }
 
 /// A session as its user may see it.

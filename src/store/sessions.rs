@@ -151,7 +151,7 @@ impl Sessions {
         }
     }
 
-    /// The session of this cookie, unless it has expired. Notes about once a minute that it is used.
+    /// The session of this cookie, unless it has expired. Notes about once a minute that a noted one is used.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -162,9 +162,25 @@ impl Sessions {
         }
     }
 
-    /// Whose chats this cookie leads to: the user of its session, as far as this store knows. The
+    /// Makes a record of a session that has none, and that its account admits.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn note_session(
+        &self,
+        now_ms: i64,
+        token: &Token,
+        session: &Session,
+    ) -> Result<(), StoreError> {
+        match self {
+            Sessions::Embedded(_) => Ok(()),
+            Sessions::Redis(link) => link.note_session(now_ms, token, session.user).await,
+        }
+    }
+
+    /// The session of this cookie, which says whose chats it leads to, as far as this store knows. The
     /// account store need not answer. Where both are one process's files, a session that its account
-    /// does not admit any more is nobody's.
+    /// does not admit any more is none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -172,7 +188,7 @@ impl Sessions {
         &self,
         now_ms: i64,
         token: &Token,
-    ) -> Result<Option<UserId>, StoreError> {
+    ) -> Result<Option<Session>, StoreError> {
         match self {
             Sessions::Embedded(queue) => {
                 let token = token.clone();

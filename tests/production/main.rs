@@ -15,6 +15,7 @@ mod kit;
 #[path = "../redis/cli.rs"]
 mod cli;
 mod commands;
+mod evicted;
 mod failover;
 mod last_version;
 mod load;

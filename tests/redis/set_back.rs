@@ -40,7 +40,11 @@ async fn chats_and_mailed_links_have_ended_and_sessions_are_shortened() {
     new.ttl_ms = 7 * DAY;
     store.create_session(new).await.unwrap();
     let created_ms = T0 + DAY;
-    let alive = Ok(Some(Session { user, created_ms }));
+    let alive = Ok(Some(Session {
+        user,
+        created_ms,
+        is_noted: true,
+    }));
     assert_eq!(store.session(T0, &token).await, alive);
     assert_eq!(store.session(T0 + 7 * DAY - 1, &token).await, alive);
     assert_eq!(store.session(T0 + 7 * DAY, &token).await, Ok(None));

@@ -35,6 +35,7 @@ async fn a_session_lives_until_it_ends_expires_or_is_replaced() {
     let alive = Some(Session {
         user: ME,
         created_ms: T0,
+        is_noted: true,
     });
     assert_eq!(store.session(T0, &first).await, Ok(alive));
     assert_eq!(store.session(T0 + HOUR - 1, &first).await, Ok(alive));

@@ -3,7 +3,7 @@
 //! `sess:<cookie>` alone decides whether a session lives, for both services. What we know besides
 //! stands twice: beside it for whoever is asking (one round trip), and in the user's hash for lists
 //! and for ending all. Either may be evicted or missing: a session of the old service is noted when
-//! it is first seen, and started when its life says it did.
+//! its account has first admitted it, and started when its life says it did.
 
 use fred::types::Value;
 
@@ -42,6 +42,14 @@ impl Facts {
             seen_ms,
         } = self;
         format!("{created_ms} {ends_ms} {seen_ms}")
+    }
+
+    fn session(self, user: UserId, is_noted: bool) -> Session {
+        Session {
+            user,
+            created_ms: self.created_ms,
+            is_noted,
+        }
     }
 
     /// As it stands beside the session: whose it is too.
@@ -149,13 +157,19 @@ impl Link {
         now_ms: i64,
         token: &Token,
     ) -> Result<Option<Session>, StoreError> {
-        let (user, facts) = match self.look(token).await? {
-            None => return Ok(None),
-            Some((user, Some(facts))) => (user, facts),
-            Some((user, None)) => (user, self.adopt(now_ms, token, user).await?),
+        let Some((user, facts)) = self.look(token).await? else {
+            return Ok(None);
+        };
+        let is_noted = facts.is_some();
+        let facts = match facts {
+            Some(facts) => facts,
+            None => self.find_out(now_ms, token, user).await?.0,
         };
         if facts.ends_ms <= now_ms {
             return Ok(None);
+        }
+        if !is_noted {
+            return Ok(Some(facts.session(user, false)));
         }
         let life_ms = self.0.shared.lives.session_ms;
         if lives::is_too_long(facts.ends_ms.saturating_sub(now_ms), life_ms) {
@@ -164,8 +178,7 @@ impl Link {
             // A failure is reported where it happens, and concerns a column of a list only.
             self.see(now_ms, token, user, facts).await.ok();
         }
-        let created_ms = facts.created_ms;
-        Ok(Some(Session { user, created_ms }))
+        Ok(Some(facts.session(user, true)))
     }
 
     /// Has a session that was made before the clock was set back live as long from now as one that is made now.
@@ -222,11 +235,16 @@ impl Link {
         self.ask_all(asks).await.map(drop)
     }
 
-    /// Finds out about a session that nothing stands beside: the old service has made it, or it was
-    /// evicted.
-    async fn adopt(&self, now_ms: i64, token: &Token, user: UserId) -> Result<Facts, StoreError> {
+    /// Finds out about a session that nothing stands beside: the old service has made it, or that was
+    /// evicted. Whether it is among its user's, too.
+    async fn find_out(
+        &self,
+        now_ms: i64,
+        token: &Token,
+        user: UserId,
+    ) -> Result<(Facts, bool), StoreError> {
         let name = token.as_str();
-        let [session, beside] = self.keys().both(name);
+        let session = self.keys().session(name);
         let asks = [
             Ask::field(self.keys().sessions_of(user), name.to_owned()),
             Ask::life_ms(session),
@@ -244,28 +262,42 @@ impl Link {
             ends_ms: now_ms.saturating_add(life_ms.unwrap_or(ttl_ms)),
             seen_ms: now_ms,
         });
+        Ok((facts, noted.is_some()))
+    }
+
+    pub(in crate::store) async fn note_session(
+        &self,
+        now_ms: i64,
+        token: &Token,
+        user: UserId,
+    ) -> Result<(), StoreError> {
+        let (facts, is_listed) = self.find_out(now_ms, token, user).await?;
         let ttl_ms = facts.ends_ms.saturating_sub(now_ms);
-        if ttl_ms > 0 {
-            let mut asks = Vec::with_capacity(2);
-            if noted.is_none() {
-                asks.push(self.ask_note(user, name, facts, ttl_ms, "", ""));
-            }
-            asks.push(Ask::set(beside, facts.beside(user), ttl_ms));
-            self.end_all(asks).await?;
+        if ttl_ms <= 0 {
+            return Ok(());
         }
-        Ok(facts)
+        let name = token.as_str();
+        let [_, beside] = self.keys().both(name);
+        let mut asks = Vec::with_capacity(2);
+        if !is_listed {
+            asks.push(self.ask_note(user, name, facts, ttl_ms, "", ""));
+        }
+        asks.push(Ask::set(beside, facts.beside(user), ttl_ms));
+        self.end_all(asks).await
     }
 
     pub(in crate::store) async fn chat_user(
         &self,
         now_ms: i64,
         token: &Token,
-    ) -> Result<Option<UserId>, StoreError> {
-        let found = self.look(token).await?;
-        let is_live = |facts: Option<Facts>| facts.is_none_or(|facts| facts.ends_ms > now_ms);
-        Ok(found
-            .filter(|(_, facts)| is_live(*facts))
-            .map(|(user, _)| user))
+    ) -> Result<Option<Session>, StoreError> {
+        match self.look(token).await? {
+            None => Ok(None),
+            Some((user, Some(facts))) => {
+                Ok((facts.ends_ms > now_ms).then(|| facts.session(user, true)))
+            }
+            Some((_, None)) => Box::pin(self.session(now_ms, token)).await,
+        }
     }
 
     pub(in crate::store) async fn end_session(
