@@ -256,6 +256,7 @@ impl Desk {
     /// Removes the rows of sessions that the account has ended already.
     async fn end_sessions(&self, user: &User) -> Result<u32, Failure> {
         let ended = self.stores.sessions.end_sessions_of(user.id, None).await;
+        self.stores.sessions.swept().await;
         ended.map_err(|error| left_behind(user, "sessions", error))
     }
 

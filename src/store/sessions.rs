@@ -245,7 +245,8 @@ impl Sessions {
     }
 
     /// Ends the user's sessions but the one excepted; how many. Costs these only, however many others
-    /// there are.
+    /// there are. In Redis those that no record of ours names end later, when all keys have been looked at in the
+    /// background ([`Sessions::swept`]); they are not counted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -257,6 +258,15 @@ impl Sessions {
         match self {
             Sessions::Embedded(queue) => queue.end_sessions_of(user, except.cloned()).await,
             Sessions::Redis(link) => link.end_sessions_of(user, except).await,
+        }
+    }
+
+    /// Waits until [`Sessions::end_sessions_of`] has done all that it does in the background: a minute for most, if
+    /// nobody else ends sessions meanwhile. For a process that is about to end.
+    pub async fn swept(&self) {
+        match self {
+            Sessions::Embedded(_) => {}
+            Sessions::Redis(link) => link.swept().await,
         }
     }
 

@@ -61,7 +61,8 @@ struct Retired {
 
 impl Retired {
     fn now_ms(&self) -> u64 {
-        (clock::now() - self.start).as_millis() as u64
+        let passed = clock::now() - self.start;
+        passed.as_millis().try_into().unwrap_or(u64::MAX)
     }
 }
 

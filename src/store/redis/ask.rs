@@ -97,6 +97,18 @@ impl Ask {
         Self::of_key("HDEL", std::iter::once(key.into()).chain(names).collect())
     }
 
+    /// The values of any number of keys, in one slot.
+    pub fn get_all(keys: &[String]) -> Self {
+        Self::of_key("MGET", keys.iter().map(|key| key.clone().into()).collect())
+    }
+
+    /// Some of the keys with such names, after a place, and the next place: `0` at either end.
+    pub fn scan(place: String, names: String, count: i64) -> Self {
+        let [place, names] = [place, names].map(Value::from);
+        let arguments = vec![place, "MATCH".into(), names, "COUNT".into(), count.into()];
+        Self::of_key("SCAN", arguments)
+    }
+
     /// A script on keys in one slot.
     pub fn script<const KEYS: usize>(
         script: &'static str,

@@ -14,6 +14,7 @@ mod keys;
 mod live;
 mod sessions;
 mod start;
+mod sweep;
 mod tokens;
 mod windows;
 
@@ -42,6 +43,7 @@ use ask::Ask;
 pub use inspect::{RedisFacts, inspect};
 use keys::Keys;
 use live::Slot;
+use sweep::Sweep;
 
 /// From a lost connection to the next attempt, and from each to the next; fred adds up to 50 ms.
 const RECONNECT_MS: u32 = 200;
@@ -66,6 +68,9 @@ struct Shared {
     keys: Keys,
     /// The old service's sessions live as long as ours.
     lives: config::Lives,
+    /// It may hold sessions that the old service has made, which knows no prefix and no cluster.
+    has_old_sessions: bool,
+    sweep: Mutex<Sweep>,
     health: Mutex<Health>,
 }
 
@@ -90,6 +95,8 @@ impl Redis {
                 prefix: redis.key_prefix.clone(),
             },
             lives: settings.lives,
+            has_old_sessions: redis.key_prefix.is_empty() && redis.kind != RedisKind::Cluster,
+            sweep: Mutex::default(),
             health: Mutex::new(Health::new("Redis", on_event)),
         });
         if let Err(error) = start::try_to_connect(&shared) {

@@ -379,6 +379,7 @@ impl Link {
         user: UserId,
         except: Option<&Token>,
     ) -> Result<u32, StoreError> {
+        self.sweep_for(user, except);
         let noted = self.noted(user).await?.into_iter();
         let tokens = noted.map(|(token, _)| token);
         let tokens: Vec<_> = tokens

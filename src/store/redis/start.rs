@@ -16,7 +16,7 @@ pub(super) const START_TIMEOUT: Duration = Duration::from_secs(3);
 /// Does all that the other scripts do, on a key that is gone afterwards.
 const TRY: &str = include_str!("scripts/try.lua");
 /// What the program sends, and what its scripts call.
-const COMMANDS: &str = "+ping +select +eval +get +mget +set +del +pttl +pexpire +hget +hmget +hgetall +hset +hdel +hincrby";
+const COMMANDS: &str = "+ping +select +eval +get +mget +set +del +pttl +pexpire +hget +hmget +hgetall +hset +hdel +hincrby +scan";
 const CLUSTER_COMMANDS: &str = " +cluster|slots +cluster|info";
 
 /// Why a server cannot start on this error, in one line; `None`: it may go away by itself.

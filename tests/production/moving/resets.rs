@@ -5,7 +5,8 @@ use serde_json::json;
 use super::{
     Moving, OTHER, OURS, THEIRS, logged_in, on_every_way, refused, reset, text, with_session,
 };
-use crate::kit::{Person, Provider, fails};
+use crate::kit::server::run;
+use crate::kit::{Person, Provider, fails, pass, until};
 use crate::old_service::password_of;
 
 on_every_way!(resets_there, resets_here);
@@ -54,7 +55,7 @@ fn resets_here(moving: Moving) {
         server,
         mut old,
         tables,
-        ..
+        redis,
     } = moving;
     let debug = "auth.debug_return_reset_token = true\nserver.cookie_secure = false";
     let mailed = server.second(&Provider::friendly(), debug);
@@ -86,4 +87,39 @@ fn resets_here(moving: Moving) {
     reset(&server, &token, OTHER);
     assert_eq!(with_session(&server, &sid).me(), 401);
     old.login(email, OTHER);
+    // One that we are never shown ends there as well, and nobody else's, nor one that begins now.
+    let (email, password) = ("user10@example.org", &password_of(10));
+    let (sid, _) = old.login(email, password);
+    let (other, _) = old.login("user11@example.org", &password_of(11));
+    let ends = |sid: &str| {
+        let key = format!("sess:{sid}");
+        until("its session to end", || {
+            (redis.redis(&["EXISTS", &key]) == "0").then_some(())
+        });
+    };
+    let token = old.forgot(email);
+    // It looks no more than once in ten seconds.
+    pass(10.0);
+    reset(&server, &token, OTHER);
+    let (new, _) = old.login(email, OTHER);
+    ends(&sid);
+    old.refuses_session(&sid);
+    // Nor does the administrator's command end before that.
+    let config = server.config();
+    let config = config.to_str().expect("it is text");
+    let told = |arguments: &[&str]| {
+        let (code, _, errors) = run(&[arguments, &["--config", config]].concat(), &[]);
+        assert_eq!(code, 0, "{errors}");
+    };
+    assert_eq!(old.me(&new)["email"], email);
+    told(&["user", "end-sessions", email]);
+    old.refuses_session(&new);
+    assert_eq!(old.me(&other)["email"], "user11@example.org");
+    // Nor does a session of ours go on that its list does not name any more.
+    let here = logged_in(&server, "user12@example.org", &password_of(12));
+    let sid = &here.cookies["cc_auth"];
+    let id = redis.redis(&["GET", &format!("sess:{sid}")]);
+    assert_eq!(redis.redis(&["DEL", &format!("user_sess:{id}")]), "1");
+    told(&["user", "disable", "user12@example.org"]);
+    old.refuses_session(sid);
 }

@@ -14,4 +14,5 @@ redis.call('HMGET', key, 'a')
 redis.call('HGETALL', key)
 redis.call('HDEL', key, 'a')
 redis.call('DEL', key)
+redis.call('SCAN', 0, 'COUNT', 1)
 return 1
