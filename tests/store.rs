@@ -8,6 +8,8 @@ mod accounts;
 mod chats;
 #[path = "store/durability.rs"]
 mod durability;
+#[path = "store/forms.rs"]
+mod forms;
 #[path = "store/locked.rs"]
 mod locked;
 #[path = "store/logins.rs"]

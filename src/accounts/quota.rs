@@ -1,6 +1,8 @@
 //! How often what may be tried: the windows of each kind of request, and the way of a password
 //! that is about to be checked.
 
+use std::borrow::Cow;
+
 use ring::digest;
 
 use crate::app::App;
@@ -29,7 +31,8 @@ const WAITING_PER_SUBJECT_MAX: usize = 1;
 /// Registrations: by client, by email and client, and by email. Somebody else's tries with an email leave
 /// room for its owner's.
 pub fn registrations(client: &Client, email: &Email) -> Vec<Window> {
-    let email = email.as_str().as_bytes();
+    let email = email.forms().into_key();
+    let email = email.as_bytes();
     let both = [client.bucket.as_bytes(), email].concat();
     let mut windows = of_client(b"register-a:", client, 10, HOUR_MS);
     windows.push(window(b"register-b:", &both, 3, HOUR_MS));
@@ -40,7 +43,7 @@ pub fn registrations(client: &Client, email: &Email) -> Vec<Window> {
 /// Requests for a mail with a link: by client, and by identifier.
 pub fn resets(client: &Client, identifier: &Identifier) -> Vec<Window> {
     let mut windows = of_client(b"forgot-a:", client, 20, HOUR_MS);
-    windows.push(window(b"forgot-i:", identifier.key_bytes(), 5, HOUR_MS));
+    windows.push(window(b"forgot-i:", &identifier.key_bytes(), 5, HOUR_MS));
     windows
 }
 
@@ -56,7 +59,7 @@ pub fn changes(user: UserId) -> [Window; 1] {
 
 fn successes(identifier: &Identifier) -> [Window; 1] {
     let key = identifier.key_bytes();
-    [window(b"login:", key, SUCCESSES_MAX, FAILURES_MS)]
+    [window(b"login:", &key, SUCCESSES_MAX, FAILURES_MS)]
 }
 
 /// A client's address, and its network where it has one.
@@ -105,21 +108,28 @@ pub enum Subject<'a> {
 }
 
 impl Subject<'_> {
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Device(nonce) => Cow::Borrowed(nonce.as_bytes()),
+            Self::Identifier(identifier) => identifier.key_bytes(),
+        }
+    }
+
     fn window(self) -> Window {
-        let (kind, key) = match self {
-            Self::Device(nonce) => (&b"failed-d:"[..], nonce.as_bytes()),
-            Self::Identifier(identifier) => (&b"failed-i:"[..], identifier.key_bytes()),
+        let kind = match self {
+            Self::Device(_) => b"failed-d:",
+            Self::Identifier(_) => b"failed-i:",
         };
-        window(kind, key, FAILURES_MAX, FAILURES_MS)
+        window(kind, &self.bytes(), FAILURES_MAX, FAILURES_MS)
     }
 
     /// What its place at the hasher is counted by.
     fn key(self) -> [u8; 32] {
-        let (kind, key) = match self {
-            Self::Device(nonce) => (&b"d"[..], nonce.as_bytes()),
-            Self::Identifier(identifier) => (&b"i"[..], identifier.key_bytes()),
+        let kind = match self {
+            Self::Device(_) => b"d",
+            Self::Identifier(_) => b"i",
         };
-        let digest = digest::digest(&digest::SHA256, &[kind, key].concat());
+        let digest = digest::digest(&digest::SHA256, &[&kind[..], &self.bytes()].concat());
         let digest = digest.as_ref().try_into();
         digest.expect("a SHA-256 digest has 32 bytes")
     }

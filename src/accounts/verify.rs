@@ -103,7 +103,7 @@ async fn mix(app: &App) -> Result<Rc<[(Cost, u64)]>, Error> {
 /// the proportion that the store holds, and the same each time.
 fn dummy(app: &App, mix: &[(Cost, u64)], identifier: &Identifier) -> Cost {
     let key = hmac::Key::new(hmac::HMAC_SHA256, app.stores.accounts.mix_key());
-    let tag = hmac::sign(&key, identifier.key_bytes());
+    let tag = hmac::sign(&key, &identifier.key_bytes());
     let tag = tag.as_ref().try_into();
     Cost::dummy(mix, &tag.expect("an HMAC-SHA256 has 32 bytes"))
 }

@@ -8,6 +8,7 @@
 //!
 //! Log lines name letters by row and kind, never by address, token or text.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::clock::{self, Clock};
 use crate::config::{Config, Mail};
 use crate::log::{self, Level, Value};
-use crate::model::{Email, Letter, Token, UserId};
+use crate::model::{Letter, Token, UserId};
 use crate::store::{
     LETTER_PAUSE_MS_MAX, OutboxRow, Reservation, Reserved, StoreError, Stores, Window,
 };
@@ -92,7 +93,8 @@ enum Fate {
 /// A user who gets a letter.
 struct Recipient {
     user: UserId,
-    address: Email,
+    /// [`crate::model::Email::mailbox`].
+    mailbox: String,
 }
 
 impl From<StoreError> for Fate {
@@ -228,7 +230,7 @@ impl Sender {
         let Some(smtp) = &mut self.smtp else {
             return Ok(Fate::Dropped(NO_SERVER));
         };
-        let Err(error) = smtp.send(to.address.as_str(), &message).await else {
+        let Err(error) = smtp.send(&to.mailbox, &message).await else {
             self.failures = 0;
             return Ok(Fate::Sent);
         };
@@ -273,13 +275,11 @@ impl Sender {
         let user = user.filter(|user| user.is_active);
         let user = user.ok_or(Fate::Dropped("no such user, or not active"))?;
         let address = user.email.ok_or(Fate::Dropped("the user has no address"))?;
-        match address.can_be_mailed() {
-            true => Ok(Recipient {
-                user: user.id,
-                address,
-            }),
-            false => Err(Fate::Dropped("the user's address cannot be mailed to")),
-        }
+        let mailbox = address.mailbox().map(Cow::into_owned);
+        Ok(Recipient {
+            user: user.id,
+            mailbox: mailbox.ok_or(Fate::Dropped("the user's address cannot be mailed to"))?,
+        })
     }
 
     /// How long the server is still to be left alone. Letters wait unclaimed until then.
@@ -305,12 +305,12 @@ impl Sender {
         self.settings.retry.saturating_mul(doubled).min(RETRY_MAX)
     }
 
-    /// Counts a mail to this address. A letter that may have arrived counts at each try; it waits
+    /// Counts a mail to this mailbox. A letter that may have arrived counts at each try; it waits
     /// for room rather than to be lost.
     async fn reserve(&self, row: &OutboxRow, to: &Recipient) -> Result<Reservation, Fate> {
-        let address = ring::digest::digest(&ring::digest::SHA256, to.address.as_str().as_bytes());
+        let mailbox = ring::digest::digest(&ring::digest::SHA256, to.mailbox.as_bytes());
         let window = |kind: &[u8], limit| {
-            let key = [kind, address.as_ref()].concat();
+            let key = [kind, mailbox.as_ref()].concat();
             Window::new(&key, limit, HOUR_MS)
         };
         let now_ms = self.clock.wall_ms();
@@ -366,7 +366,7 @@ impl Sender {
         let content = Content {
             letter: row.letter,
             link,
-            to: to.address.as_str(),
+            to: &to.mailbox,
             date: now_ms.div_euclid(1000),
             id: &self.message_id(row),
         };

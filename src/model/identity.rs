@@ -1,17 +1,22 @@
 //! What people call themselves: email addresses, phone numbers, display names, and what they type
 //! to log in.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use super::address::{self, Forms};
 
 /// Longest email address in code points (RFC 5321 §4.5.3.1.3, as errata 1690 reads it).
 const EMAIL_CHARS_MAX: usize = 254;
+/// Most bytes that such a one can be typed with: no character decomposes into more than 12 (UAX #15, section 3).
+const EMAIL_BYTES_MAX: usize = 12 * EMAIL_CHARS_MAX;
 const PHONE_CHARS_MAX: usize = 32;
 const DISPLAY_NAME_CHARS_MAX: usize = 80;
 /// Characters that would give an address structure in a mail's header.
 const EMAIL_FORBIDDEN: &[char] = &['<', '>', '(', ')', '[', ']', ',', ';', ':', '\\', '"'];
 
-/// An email address: lower case, one `@`, a dot inside the domain, nothing that could break out
-/// of a mail's header.
+/// An email address: lower case, in NFC, one `@`, a domain that there can be with a dot inside, nothing that is not
+/// visible, and nothing that could break out of a mail's header.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
@@ -22,31 +27,46 @@ impl Email {
         Self(text)
     }
 
-    /// Trims and lower-cases `text`; `None` if that is no address we can use.
+    /// Trims, lower-cases and composes `text`; `None` if that is no address we can use. The domain stays as it was
+    /// typed, in Unicode or in ASCII, but is not mixed from both.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim().to_lowercase();
-        let (local, domain) = text.split_once('@')?;
-        let is_odd = |c: char| {
-            c.is_whitespace() || c.is_control() || c == '@' || EMAIL_FORBIDDEN.contains(&c)
-        };
+        let text = text.trim();
+        if text.len() > EMAIL_BYTES_MAX {
+            return None;
+        }
+        let text = text.to_lowercase();
+        let text = address::nfc(&text);
+        let (local, typed) = text.split_once('@')?;
+        let is_odd = |c: char| EMAIL_FORBIDDEN.contains(&c) || address::is_unseen(c);
+        let (unicode, ascii) = address::domain(typed)?;
         let fits = !local.is_empty()
-            && domain.contains('.')
-            && !domain.starts_with('.')
-            && !domain.ends_with('.')
+            && typed.contains('.')
+            && (typed == unicode || typed == ascii)
             && !local.contains(is_odd)
-            && !domain.contains(is_odd)
-            && text.chars().count() <= EMAIL_CHARS_MAX;
-        fits.then_some(Self(text))
+            // As it is mailed to, which is never shorter.
+            && local.chars().count() + 1 + ascii.len() <= EMAIL_CHARS_MAX;
+        fits.then(|| Self(text.into_owned()))
     }
 
-    /// Whether it can stand in an SMTP command (RFC 5321 §4.1.2). The service before took in addresses that
-    /// cannot.
-    pub fn can_be_mailed(&self) -> bool {
+    /// The ways to write it that a store may hold it under.
+    pub fn forms(&self) -> Forms<'_> {
+        Forms::of(&self.0)
+    }
+
+    /// Where mails go: in NFC, the domain in ASCII. The same for all forms of one mailbox, so mails are counted by it.
+    /// `None` if it cannot stand in an SMTP command (RFC 5321 section 4.1.2); the service before took in such addresses.
+    pub fn mailbox(&self) -> Option<Cow<'_, str>> {
+        let mailbox = self.forms().into_key();
         let is_odd = |c: char| c.is_whitespace() || c.is_control() || c == '<' || c == '>';
-        !self.0.contains(is_odd) && self.0.chars().count() <= EMAIL_CHARS_MAX
+        let (_, domain) = mailbox.rsplit_once('@')?;
+        // A domain that stays in Unicode is none; a server that takes it may make another one of it.
+        let fits = domain.is_ascii()
+            && !mailbox.contains(is_odd)
+            && mailbox.chars().count() <= EMAIL_CHARS_MAX;
+        fits.then_some(mailbox)
     }
 
-    /// As stored, and where mails go.
+    /// As stored.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -155,12 +175,16 @@ impl Identifier {
         }
     }
 
-    /// Bytes that stand for this identifier and no other, for limits and keyed hashes: at most
-    /// 1016.
-    pub fn key_bytes(&self) -> &[u8] {
+    /// Bytes that stand for what this identifier names and for nothing else, for limits and keyed hashes: the same for
+    /// all forms of an address, at most 4 KiB.
+    pub fn key_bytes(&self) -> Cow<'_, [u8]> {
         match self {
-            Identifier::Email(text) | Identifier::Phone(text) => text.as_bytes(),
-            Identifier::Overlong(hash) => hash,
+            Identifier::Email(text) => match Forms::of(text).into_key() {
+                Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
+                Cow::Owned(key) => Cow::Owned(key.into_bytes()),
+            },
+            Identifier::Phone(text) => Cow::Borrowed(text.as_bytes()),
+            Identifier::Overlong(hash) => Cow::Borrowed(hash),
         }
     }
 }
@@ -203,6 +227,8 @@ hidden!(Email, Phone, DisplayName, Identifier);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -236,6 +262,33 @@ mod tests {
             ("a:b@c.d", None),
             ("a\\b@c.d", None),
             ("(a)@b.c", None),
+            // Composed, and as typed: in Unicode or in ASCII.
+            (
+                "Gra\u{308}fin@Bu\u{308}cher.example",
+                Some("gräfin@bücher.example"),
+            ),
+            (
+                "info@XN--bcher-kva.example",
+                Some("info@xn--bcher-kva.example"),
+            ),
+            ("info@bücher.xn--p1ai", None),
+            ("a@ｅxample.com", None),
+            ("a@例。cn", None),
+            // What is not seen, or turns around what is.
+            ("\u{200b}alice@example.com", None),
+            ("al\u{200d}ice@example.com", None),
+            ("alice\u{2066}@example.com", None),
+            ("bob@example.com\u{feff}", None),
+            ("carol@exam\u{ad}ple.com", None),
+            ("dave@exa\u{202e}mple.com", None),
+            ("a\u{e0041}@b.c", None),
+            // Domains that there cannot be.
+            ("eve@example..com", None),
+            ("fay@-x.com", None),
+            ("fay@x-.com", None),
+            ("a@b.-c", None),
+            ("a@b!.c", None),
+            ("a@xn--zzzzzzzz99.c", None),
         ] {
             let email = Email::parse(text);
             assert_eq!(email.as_ref().map(Email::as_str), expect, "{text:?}");
@@ -243,8 +296,65 @@ mod tests {
         let of_length = |n: usize| format!("{}@b.c", "é".repeat(n - 4));
         assert!(Email::parse(&of_length(254)).is_some());
         assert!(Email::parse(&of_length(255)).is_none());
+        let domain = format!("{}.b.c", "ü".repeat(20));
+        let ascii_bytes = address::domain(&domain).unwrap().1.len();
+        let of_length = |n: usize| format!("{}@{domain}", "a".repeat(n - 1 - ascii_bytes));
+        assert!(Email::parse(&of_length(254)).is_some(), "in ASCII");
+        assert!(Email::parse(&of_length(255)).is_none());
         // Lower-casing may make a text longer; what is stored counts.
         assert!(Email::parse(&format!("{}@b.c", "İ".repeat(250))).is_none());
+    }
+
+    #[test]
+    fn mails_go_to_the_domain_in_ascii() {
+        for (stored, mailbox) in [
+            ("a@b.c", Some("a@b.c")),
+            ("a@[1.2.3.4]", Some("a@[1.2.3.4]")),
+            ("info@bücher.example", Some("info@xn--bcher-kva.example")),
+            (
+                "info@bu\u{308}cher.example",
+                Some("info@xn--bcher-kva.example"),
+            ),
+            (
+                "info@xn--bcher-kva.example",
+                Some("info@xn--bcher-kva.example"),
+            ),
+            (
+                "gra\u{308}fin@bücher.example",
+                Some("gräfin@xn--bcher-kva.example"),
+            ),
+            ("a@exam\u{ad}ple.com", None),
+            ("bob@example.com\u{feff}", None),
+            ("a b@c.d", None),
+            ("a@b>.c", None),
+            ("nobody", None),
+        ] {
+            let email = Email::stored(stored.to_owned());
+            assert_eq!(email.mailbox().as_deref(), mailbox, "{stored:?}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is taken for an address: each of its forms is one, and stands for the same mailbox; what is mailed to
+        /// is ASCII where the local part is; and no text makes it panic.
+        #[test]
+        fn forms_of_an_address_are_addresses(
+            local in "[a-zäA\u{301}Σ.]{1,6}",
+            domain in "(xn--)?([a-z0-9üßΣ\u{308}\u{ad}中Ａİ.\\-]{1,12}|\\PC{1,12}|(?s).{0,8})\\.[a-z]{2}",
+        ) {
+            let Some(email) = Email::parse(&format!("{local}@{domain}")) else {
+                return Ok(());
+            };
+            let forms = email.forms();
+            prop_assert_eq!(forms.all()[0], email.as_str());
+            let mailbox = email.mailbox().map(Cow::into_owned);
+            prop_assert!(mailbox.as_ref().is_some_and(|to| to.is_ascii() == email.0.split('@').next().unwrap_or_default().is_ascii()));
+            for form in forms.all() {
+                let other = Email::parse(form);
+                prop_assert_eq!(other.as_ref().map(Email::as_str), Some(form));
+                prop_assert_eq!(other.and_then(|other| other.mailbox().map(Cow::into_owned)), mailbox.clone());
+            }
+        }
     }
 
     #[test]
@@ -285,6 +395,13 @@ mod tests {
         let email = format!("{}@b.c", "😀".repeat(250));
         assert_eq!(find(&email), (&Email::parse(&email).unwrap()).into());
         assert!(find(&email).key_bytes().len() <= 1016);
+        // All forms of an address are counted together.
+        let unicode = find("info@bücher.example");
+        assert_eq!(
+            unicode.key_bytes(),
+            find("info@xn--bcher-kva.example").key_bytes()
+        );
+        assert_eq!(unicode.as_str(), Some("info@bücher.example"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Input is parsed into these types once, at the edge; what has the type keeps to its bounds.
 
+mod address;
 mod identity;
 mod secret;
 
@@ -10,6 +11,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use address::{Forms, nfc};
 pub use identity::{DisplayName, Email, Identifier, Phone};
 pub use secret::{PasswordHash, Token};
 

@@ -15,7 +15,8 @@ use super::{Registered, StoreError, Taken, TokenUse, Updated, outbox};
 use crate::clock::Clock;
 use crate::entropy;
 use crate::model::{
-    Credential, DisplayName, Email, Identifier, Letter, NewUser, PasswordHash, Phone, User, UserId,
+    Credential, DisplayName, Email, Forms, Identifier, Letter, NewUser, PasswordHash, Phone, User,
+    UserId,
 };
 
 /// Kinds of hashes told to whoever picks a dummy; the rest would not be noticed.
@@ -73,14 +74,14 @@ impl AccountFile {
         identifier: Identifier,
     ) -> Result<Option<Credential>, StoreError> {
         // An identifier that nobody can have is looked up all the same: it costs the same.
-        let text = identifier.as_str().unwrap_or_default();
-        let wanted = match identifier {
-            Identifier::Email(_) => "email = ?1",
-            Identifier::Phone(_) | Identifier::Overlong(_) => "phone = ?1",
+        let (wanted, forms) = match &identifier {
+            Identifier::Email(text) => (OF_FORMS, Forms::of(text)),
+            Identifier::Phone(text) => ("phone = ?1", Forms::one(text)),
+            Identifier::Overlong(_) => ("phone = ?1", Forms::one("")),
         };
         self.file.read(|file| {
-            file.prepare_cached(&format!("{CREDENTIAL} WHERE users.{wanted}"))?
-                .query_row([text], to_credential)
+            file.prepare_cached(&format!("{CREDENTIAL} WHERE users.{wanted} {FORMS_ORDER}"))?
+                .query_row(forms.all(), to_credential)
                 .optional()
         })
     }
@@ -258,12 +259,15 @@ impl AccountFile {
 
     pub(super) fn find_users(&mut self, text: String) -> Result<Vec<User>, StoreError> {
         let trimmed = text.trim();
+        let lower = trimmed.to_lowercase();
+        let forms = Forms::of(&lower);
+        let [given, unicode, ascii] = forms.all();
         self.file.read(|file| {
             file.prepare_cached(&format!(
-                "{USER} WHERE email = ?1 OR phone = ?2 OR uid = ?1 OR id = ?3 ORDER BY id"
+                "{USER} WHERE {OF_FORMS} OR phone = ?4 OR uid = ?1 OR id = ?5 ORDER BY id"
             ))?
             .query_map(
-                params![trimmed.to_lowercase(), trimmed, trimmed.parse::<i64>().ok()],
+                params![given, unicode, ascii, trimmed, trimmed.parse::<i64>().ok()],
                 to_user,
             )?
             .collect()
@@ -320,6 +324,12 @@ fn to_user(row: &Row<'_>) -> rusqlite::Result<User> {
     })
 }
 
+/// Whose address is one of the [`Forms::all`].
+const OF_FORMS: &str = "email IN (?1, ?2, ?3)";
+/// What was typed comes first: the service before took in all of them as accounts of their own.
+const FORMS_ORDER: &str =
+    "ORDER BY users.email = ?1 DESC, users.email = ?2 DESC, users.email = ?3 DESC LIMIT 1";
+
 const CREDENTIAL: &str = "SELECT users.id, uid, secret_hash, coalesce(changed_ms, 0),
     coalesce(is_active, 0), sessions_not_before
     FROM users LEFT JOIN credentials ON user_id = users.id AND type = 'password'";
@@ -351,8 +361,8 @@ fn find_credential(file: &Connection, user: UserId) -> rusqlite::Result<Option<C
 fn is_taken(file: &Connection, email: &Email, phone: Option<&Phone>) -> rusqlite::Result<Taken> {
     Ok(Taken {
         email: file
-            .prepare_cached("SELECT 1 FROM users WHERE email = ?1")?
-            .exists([email.as_str()])?,
+            .prepare_cached(&format!("SELECT 1 FROM users WHERE {OF_FORMS}"))?
+            .exists(email.forms().all())?,
         phone: match phone {
             Some(phone) => owner_of_phone(file, phone)?.is_some(),
             None => false,

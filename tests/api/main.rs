@@ -10,6 +10,7 @@ mod ask;
 mod asked;
 mod auth_chat;
 mod auth_credentials;
+mod auth_forms;
 mod auth_login;
 mod auth_password;
 mod auth_races;

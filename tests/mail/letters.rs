@@ -170,6 +170,64 @@ fn the_seventh_mail_within_an_hour_is_dropped() {
 }
 
 #[test]
+fn a_domain_in_unicode_is_mailed_in_ascii() {
+    const UNICODE: &str = "info@bücher.example";
+    const ASCII: &str = "info@xn--bcher-kva.example";
+    let postfix = Postfix::start(&Authority::new());
+    let server = server(&postfix, PLAIN, PLAINLY);
+    register(&server, UNICODE);
+    forgot(&server, "INFO@BÜCHER.example");
+    let link = postfix.mail("RendaZhang 网站 - 重置密码");
+    assert_eq!(reset(&server, link.token(), OTHER), 200);
+    let mut person = Person::new(&server);
+    assert_eq!(person.login(ASCII, OTHER).status, 200);
+    assert_eq!(person.get("/auth/me").json()["user"]["email"], UNICODE);
+    for mail in postfix.deliver(3) {
+        assert_eq!(mail.to, [ASCII]);
+        assert_eq!(mail.delivered_to, ASCII);
+    }
+    // The other form is the same mailbox: both use up its six mails, also where the service before has made an
+    // account of each.
+    register(&server, "other@example.org");
+    postfix.deliver(4);
+    let other = format!("UPDATE users SET email = '{ASCII}' WHERE email = 'other@example.org'");
+    assert_eq!(server.stores.execute(&other), 1);
+    for sent in 4..7 {
+        postfix.deliver(sent);
+        forgot(&server, ASCII);
+    }
+    postfix.deliver(7);
+    let change = serde_json::json!({"old_password": OTHER, "new_password": "one more 3"});
+    assert_eq!(person.post("/auth/password/change", &change).status, 200);
+    until("the log to tell", || {
+        let dropped = ["kind=password_changed", "too many to this recipient"];
+        (lines(&server, &dropped) == 1).then_some(())
+    });
+    // A local part has no other form: Postfix knows SMTPUTF8.
+    register(&server, "gräfin@bücher.example");
+    let mails = postfix.deliver(8);
+    let mut to = mails.iter().map(|mail| mail.delivered_to.as_str());
+    assert!(to.any(|to| to.starts_with("gräfin@")), "{mails:?}");
+}
+
+#[test]
+fn an_address_with_what_is_not_seen_gets_no_mail() {
+    let postfix = Postfix::start(&Authority::new());
+    let server = server(&postfix, PLAIN, PLAINLY);
+    register(&server, "carol@example.com");
+    postfix.deliver(1);
+    // As the service before may have taken it in; Postfix would make example.com of it.
+    let odd = "UPDATE users SET email = 'carol@exam\u{ad}ple.com'";
+    assert_eq!(server.stores.execute(odd), 1);
+    forgot(&server, "carol@exam\u{ad}ple.com");
+    until("the log to tell", || {
+        let dropped = ["mail not sent", "the user's address cannot be mailed to"];
+        (lines(&server, &dropped) == 1).then_some(())
+    });
+    postfix.deliver(1);
+}
+
+#[test]
 fn resets_have_three_of_their_own() {
     let postfix = Postfix::start(&Authority::new());
     let server = server(&postfix, PLAIN, PLAINLY);

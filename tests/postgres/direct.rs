@@ -2,6 +2,8 @@
 
 #[path = "../store/accounts.rs"]
 mod accounts;
+#[path = "../store/forms.rs"]
+mod forms;
 #[path = "../store/set_back.rs"]
 mod set_back;
 

@@ -2,6 +2,8 @@
 
 #[path = "../store/accounts.rs"]
 mod accounts;
+#[path = "../store/forms.rs"]
+mod forms;
 
 mod logins {
     pub use crate::support::login;

@@ -3,6 +3,7 @@
 
 mod both_ways;
 mod down_again;
+mod forms;
 mod odd_rows;
 mod redis_keys;
 mod resets;

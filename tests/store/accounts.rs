@@ -122,7 +122,7 @@ async fn a_registered_user_is_found_by_email_and_phone() {
 }
 
 /// Runs `work` 20 times at once, each from a thread of its own.
-async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+pub async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     stores: &Stores,
     work: impl Fn(Stores, usize) -> F,
 ) -> Vec<T> {

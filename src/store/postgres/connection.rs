@@ -209,22 +209,22 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Sends a statement, and waits for its rows: one round trip, and another when a named one is
-    /// first used here. One that `is_bound` runs in a transaction, which is committed only if the
-    /// caller still waits: one round trip more, and nobody else may send anything meanwhile.
+    /// first used here. One with a `begin` runs in the transaction that this begins, which is committed only if
+    /// the caller still waits: one round trip more, and nobody else may send anything meanwhile.
     pub async fn rows(
         &self,
         statement: Statement,
         parameters: Parameters<'_>,
         is_unnamed: bool,
-        is_bound: bool,
+        begin: Option<&str>,
     ) -> Result<Vec<Row>, Trouble> {
         let named = self.prepared(statement, is_unnamed).await?;
-        if !is_bound {
+        let Some(begin) = begin else {
             return Ok(self.send(named, statement, parameters).await?);
-        }
+        };
         self.in_transaction.store(true, Ordering::Relaxed);
         let sent = self.send(named, statement, parameters);
-        let begun = self.client.batch_execute("BEGIN");
+        let begun = self.client.batch_execute(begin);
         // Both are sent before either is answered.
         let (begun, rows) = tokio::join!(biased; begun, sent);
         begun?;

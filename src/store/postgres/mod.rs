@@ -17,6 +17,7 @@ mod statement;
 mod tls;
 mod users;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -212,8 +213,8 @@ enum Kind {
     Read,
     /// Stands alone.
     Single,
-    /// Stands or falls with its caller.
-    Bound,
+    /// Stands or falls with its caller; waits first for the transactions that have taken the same lock.
+    Bound { lock: Option<i64> },
 }
 
 impl Pool {
@@ -252,7 +253,17 @@ impl Pool {
         statement: Statement,
         parameters: Parameters<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        let rows = self.call(statement, parameters, Kind::Bound).await;
+        self.bound_rows_after(None, statement, parameters).await
+    }
+
+    /// The same, after the transactions that have taken the same lock: it sees what they have written.
+    async fn bound_rows_after(
+        &self,
+        lock: Option<i64>,
+        statement: Statement,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let rows = self.call(statement, parameters, Kind::Bound { lock }).await;
         rows.map_err(Refusal::of_store)
     }
 
@@ -280,8 +291,14 @@ impl Pool {
         let call = lease.ask();
         loop {
             let is_unnamed = self.shared.server.is_unnamed();
-            let is_bound = kind == Kind::Bound;
-            let attempt = connection.rows(statement, parameters, is_unnamed, is_bound);
+            let begin = match kind {
+                Kind::Read | Kind::Single => None,
+                Kind::Bound { lock: None } => Some(Cow::Borrowed("BEGIN")),
+                Kind::Bound { lock: Some(key) } => {
+                    Some(format!("BEGIN; SELECT pg_advisory_xact_lock({key})").into())
+                }
+            };
+            let attempt = connection.rows(statement, parameters, is_unnamed, begin.as_deref());
             match timeout_at(deadline, attempt).await {
                 Ok(Ok(rows)) => {
                     lease.end(call);

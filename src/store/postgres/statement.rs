@@ -138,15 +138,16 @@ macro_rules! letter {
 }
 
 statements! {
-    Taken(TEXT, TEXT)
-        "SELECT EXISTS (SELECT FROM users WHERE email = $1),
+    Taken(TEXT_ARRAY, TEXT)
+        "SELECT EXISTS (SELECT FROM users WHERE email = ANY ($1)),
                 EXISTS (SELECT FROM users WHERE phone = $2)";
 
     // No row: something of it is taken.
-    Register(TEXT, TEXT, TEXT, TEXT, TEXT, INT8, BOOL, INT8)
+    Register(TEXT, TEXT, TEXT, TEXT, TEXT, INT8, BOOL, INT8, TEXT_ARRAY)
         "WITH made AS (
              INSERT INTO users (uid, email, phone, display_name, is_active, created_at)
-             VALUES ($1, $2, $3, $4, true, to_timestamp($6 / 1000.0))
+             SELECT $1, $2, $3, $4, true, to_timestamp($6 / 1000.0)
+             WHERE NOT EXISTS (SELECT FROM users WHERE email = ANY ($9))
              ON CONFLICT DO NOTHING RETURNING id
          ), credential AS (
              " put_password!("id", 5, 6, "made") "
@@ -156,13 +157,15 @@ statements! {
          )
          SELECT id, $7 AND NOT " has_room_for_news!(8) " FROM made";
 
-    CredentialByEmail(TEXT) credential!() "users.email = $1";
+    // What was typed comes first: the replaced service took in all forms as accounts of their own.
+    CredentialByEmail(TEXT_ARRAY) credential!() "users.email = ANY ($1)
+        ORDER BY array_position($1, users.email::text) LIMIT 1";
     CredentialByPhone(TEXT) credential!() "users.phone = $1";
     CredentialOf(INT8) credential!() "users.id = $1";
     User(INT8) "SELECT " user!() " FROM users WHERE id = $1";
     ListUsers(INT8, INT8) "SELECT " user!() " FROM users WHERE id > $1 ORDER BY id LIMIT $2";
-    FindUsers(TEXT, TEXT, INT8)
-        "SELECT " user!() " FROM users WHERE email = $1 OR phone = $2 OR uid = $1 OR id = $3
+    FindUsers(TEXT_ARRAY, TEXT, INT8)
+        "SELECT " user!() " FROM users WHERE email = ANY ($1) OR phone = $2 OR uid = ANY ($1) OR id = $3
          ORDER BY id";
     // Of some 128 pages (1 MiB) of a larger table, chosen at random: a count that each write kept up would have
     // all writers wait for each other, for as long as the slowest transaction of either service.

@@ -9,7 +9,7 @@ use super::statement::Statement;
 use super::{Parameters, Pool, Refusal};
 use crate::entropy;
 use crate::model::{
-    Credential, DisplayName, Email, Identifier, NewUser, PasswordHash, Phone, User, UserId,
+    Credential, DisplayName, Email, Forms, Identifier, NewUser, PasswordHash, Phone, User, UserId,
 };
 use crate::store::users::{HASH_MIX_MAX, USED_TOKEN_MS};
 use crate::store::{Registered, StoreError, Taken, TokenUse, Updated};
@@ -25,7 +25,8 @@ impl Pool {
         email: &Email,
         phone: Option<&Phone>,
     ) -> Result<Taken, StoreError> {
-        let parameters: Parameters<'_> = &[&email.as_str(), &phone.map(Phone::as_str)];
+        let forms = email.forms();
+        let parameters: Parameters<'_> = &[&&forms.all()[..], &phone.map(Phone::as_str)];
         let taken = self.read(Statement::Taken, parameters, |row| {
             Ok(Taken {
                 email: row.try_get(0)?,
@@ -40,9 +41,17 @@ impl Pool {
         now_ms: i64,
         user: NewUser,
     ) -> Result<Registered, StoreError> {
+        let forms = user.email.forms();
+        let forms: &[&str] = &forms.all();
+        // Two requests with two forms of one address meet no unique index.
+        let lock = match forms {
+            [given, unicode, ascii] if given != unicode || given != ascii => Some(lock_of(ascii)),
+            _ => None,
+        };
         for _ in 0..UIDS_MAX {
             let rows = self
-                .bound_rows(
+                .bound_rows_after(
+                    lock,
                     Statement::Register,
                     &[
                         &uid(),
@@ -53,6 +62,7 @@ impl Pool {
                         &now_ms,
                         &user.welcome,
                         &self.shared.outbox_max,
+                        &forms,
                     ],
                 )
                 .await?;
@@ -77,13 +87,16 @@ impl Pool {
         &self,
         identifier: &Identifier,
     ) -> Result<Option<Credential>, StoreError> {
+        if let Identifier::Email(text) = identifier {
+            let forms = Forms::of(storable(text));
+            let parameters: Parameters<'_> = &[&&forms.all()[..]];
+            let found = self.read(Statement::CredentialByEmail, parameters, to_credential);
+            return found.await;
+        }
         // An identifier that nobody can have is looked up all the same: it costs the same.
         let text = storable(identifier.as_str().unwrap_or_default());
-        let statement = match identifier {
-            Identifier::Email(_) => Statement::CredentialByEmail,
-            Identifier::Phone(_) | Identifier::Overlong(_) => Statement::CredentialByPhone,
-        };
-        self.read(statement, &[&text], to_credential).await
+        self.read(Statement::CredentialByPhone, &[&text], to_credential)
+            .await
     }
 
     pub(in crate::store) async fn credential_of(
@@ -264,7 +277,8 @@ impl Pool {
     pub(in crate::store) async fn find_users(&self, text: &str) -> Result<Vec<User>, StoreError> {
         let text = storable(text.trim());
         let (lower, number) = (text.to_lowercase(), text.parse::<i64>().ok());
-        let parameters: Parameters<'_> = &[&lower, &text, &number];
+        let forms = Forms::of(&lower);
+        let parameters: Parameters<'_> = &[&&forms.all()[..], &text, &number];
         self.read_all(Statement::FindUsers, parameters, to_user)
             .await
     }
@@ -313,6 +327,13 @@ fn storable(text: &str) -> &str {
         true => "",
         false => text,
     }
+}
+
+/// What registrations of one mailbox lock.
+fn lock_of(mailbox: &str) -> i64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, mailbox.as_bytes());
+    let first = digest.as_ref().first_chunk();
+    i64::from_be_bytes(*first.expect("a SHA-256 digest has 32 bytes"))
 }
 
 /// 48 random bits as 12 hex digits.
