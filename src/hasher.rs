@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use zeroize::Zeroizing;
+use zeroize::Zeroize as _;
 
 use crate::clock;
 use crate::config;
@@ -33,12 +33,20 @@ use arena::Arena;
 use worker::{Job, Message, Work, Worker};
 
 /// A password as a client sent it: wiped from memory when dropped, and never shown.
-pub struct Password(Zeroizing<String>);
+pub struct Password(String);
+
+impl Drop for Password {
+    /// Once in the program: many futures drop one at several places.
+    #[inline(never)]
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl Password {
     /// Takes the text over, so that no second copy stays behind.
     pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
+        Self(text)
     }
 
     /// The text.

@@ -1,10 +1,10 @@
 //! Logging in: the password is checked, a session begins, and nothing has changed meanwhile.
 
 use super::verify::{Verified, verify};
-use super::{Browser, device, quota, session};
+use super::{Browser, device, password, quota, session};
 use crate::app::App;
 use crate::error::Error;
-use crate::hasher::{Against, Password};
+use crate::hasher::Against;
 use crate::model::{Credential, Identifier, PasswordHash, Token};
 
 /// What a browser gets that has logged in: the values of its two cookies.
@@ -26,19 +26,19 @@ pub async fn login(
     app: &App,
     browser: &Browser<'_>,
     identifier: &str,
-    password: &str,
+    typed: &str,
 ) -> Result<LoggedIn, Error> {
     let identifier = Identifier::parse(identifier).ok_or(Error::InvalidCredentials)?;
     // Taken before the credential is read: a change that comes later has a later time, and a
     // session that is written after it is dead.
     let now_ms = app.clock.wall_ms();
     let credential = app.stores.accounts.credential(&identifier).await?;
-    let verified = verify(app, browser, &identifier, credential, password).await?;
+    let verified = verify(app, browser, &identifier, credential, typed).await?;
     quota::count_success(app, &identifier).await?;
     let Verified { credential, hash } = verified;
     let start_ms = credential.session_start_ms(now_ms);
     let token = session::begin(app, browser, credential.user, start_ms).await?;
-    if let Err(error) = is_unchanged(app, &credential, &hash, password).await {
+    if let Err(error) = is_unchanged(app, &credential, &hash, typed).await {
         app.stores.sessions.end_session(&token).await?;
         return Err(error);
     }
@@ -55,7 +55,7 @@ async fn is_unchanged(
     app: &App,
     before: &Credential,
     hash: &PasswordHash,
-    password: &str,
+    typed: &str,
 ) -> Result<(), Error> {
     let now = app.stores.accounts.credential_of(before.user).await?;
     let now = now.filter(|now| {
@@ -68,12 +68,12 @@ async fn is_unchanged(
     if now == *hash {
         return Ok(());
     }
+    let compared = password::to_compare(typed, Some(&now)).ok_or(Error::InvalidCredentials)?;
     let against = Against::Stored {
         user: before.user.0,
         hash: now.as_str().to_owned(),
     };
-    let password = Password::new(password.to_owned());
-    let verdict = app.hasher.verify(against, password).await;
+    let verdict = app.hasher.verify(against, compared).await;
     match verdict.map_err(|_| Error::NO_ROOM)?.matches {
         true => Ok(()),
         false => Err(Error::InvalidCredentials),

@@ -2,13 +2,12 @@
 
 use super::register::new_password;
 use super::verify::{Verified, verify};
-use super::{Browser, device, quota, session};
+use super::{Browser, device, password, quota, session};
 use crate::app::App;
 use crate::error::Error;
-use crate::hasher::Password;
 use crate::http::fields::Field;
 use crate::log;
-use crate::model::{Identifier, PasswordHash, Token, UserId};
+use crate::model::{Identifier, Token, UserId};
 use crate::store::TokenUse;
 
 /// Has a link mailed to whoever this identifier belongs to. Nobody is told whether there is such a
@@ -56,13 +55,13 @@ pub async fn forgot(
 ///
 /// # Errors
 /// The token or the password will not do; busy; a store is down.
-pub async fn reset(app: &App, token: &Field<'_>, password: &Field<'_>) -> Result<u32, Error> {
+pub async fn reset(app: &App, token: &Field<'_>, new: &Field<'_>) -> Result<u32, Error> {
     const INVALID: Error = Error::Invalid("Token invalid or expired");
     const UNFIT: &str = "Invalid token or weak password";
     if token.is_none() {
         return Err(Error::Invalid(UNFIT));
     }
-    let password = new_password(password, UNFIT)?;
+    let new = new_password(new, UNFIT)?;
     let token = token.text().and_then(Token::parse).ok_or(INVALID)?;
     let (sessions, accounts) = (&app.stores.sessions, &app.stores.accounts);
     let user = sessions.reset_token(app.clock.wall_ms(), &token).await?;
@@ -71,7 +70,7 @@ pub async fn reset(app: &App, token: &Field<'_>, password: &Field<'_>) -> Result
     if !found.is_some_and(|user| user.is_active) {
         return Err(INVALID);
     }
-    let hash = hash(app, password).await?;
+    let hash = password::hash(app, new).await?;
     let ends_sessions = app.shared.config.auth.reset_revokes_sessions;
     let now_ms = app.clock.wall_ms();
     let used = accounts.use_reset_token(now_ms, &token, user, hash, ends_sessions);
@@ -95,11 +94,6 @@ async fn clean_up(app: &App, user: UserId, used: Option<&Token>, ends_sessions: 
         log::warn("sessions left behind", &[]);
     }
     ended.unwrap_or_default()
-}
-
-async fn hash(app: &App, password: &str) -> Result<PasswordHash, Error> {
-    let hash = app.hasher.hash(Password::new(password.to_owned())).await;
-    hash.map(PasswordHash::new).map_err(|_| Error::NO_ROOM)
 }
 
 /// What a browser gets that has changed its password.
@@ -134,7 +128,7 @@ pub async fn change(
     let identifier = Identifier::from(&current.user);
     let Verified { hash: stored, .. } = verify(app, browser, &identifier, credential, old).await?;
     quota::count(app, &quota::password_changes(user)).await?;
-    let new = hash(app, new).await?;
+    let new = password::hash(app, new).await?;
     let now_ms = app.clock.wall_ms();
     let changed = accounts.change_password(now_ms, user, &stored, new).await?;
     // Somebody was faster.

@@ -1,13 +1,12 @@
 //! Making an account.
 
-use super::password::weakness;
-use super::quota;
+use super::{password, quota};
 use crate::app::App;
 use crate::error::Error;
 use crate::hasher::Password;
 use crate::http::address::Client;
 use crate::http::fields::Field;
-use crate::model::{DisplayName, Email, NewUser, PasswordHash, Phone};
+use crate::model::{DisplayName, Email, NewUser, Phone};
 use crate::store::Registered;
 
 /// What somebody fills in.
@@ -48,12 +47,11 @@ pub async fn register(app: &App, client: &Client, form: &Form<'_>) -> Result<(),
     if taken.phone {
         return Err(PHONE_TAKEN);
     }
-    let hash = app.hasher.hash(Password::new(password.to_owned())).await;
     let user = NewUser {
         email,
         phone,
         display_name,
-        hash: PasswordHash::new(hash.map_err(|_| Error::NO_ROOM)?),
+        hash: password::hash(app, password).await?,
         welcome: true,
     };
     match accounts.register(app.clock.wall_ms(), user).await? {
@@ -92,14 +90,11 @@ fn optional<T>(field: &Field<'_>, parse: impl Fn(&str) -> Option<T>) -> Option<O
     }
 }
 
-/// A password that may be used from now on.
+/// A password that may be used from now on, composed.
 ///
 /// # Errors
 /// It is weak, with this message. What is no text counts as the empty one.
-pub fn new_password<'a>(field: &'a Field<'_>, message: &'static str) -> Result<&'a str, Error> {
-    let password = field.text().unwrap_or_default();
-    match weakness(password) {
-        None => Ok(password),
-        Some(reason) => Err(Error::Weak { message, reason }),
-    }
+pub fn new_password(field: &Field<'_>, message: &'static str) -> Result<Password, Error> {
+    let chosen = password::chosen(field.text().unwrap_or_default());
+    chosen.map_err(|reason| Error::Weak { message, reason })
 }

@@ -4,13 +4,12 @@ use std::rc::Rc;
 
 use ring::hmac;
 
-use super::password::PASSWORD_CHARS_MAX;
 use super::quota::{Guess, Subject};
-use super::{Browser, device};
+use super::{Browser, device, password};
 use crate::app::App;
 use crate::clock;
 use crate::error::Error;
-use crate::hasher::{Against, Cost, Password};
+use crate::hasher::{Against, Cost};
 use crate::model::{Credential, Identifier, PasswordHash};
 
 /// A right password.
@@ -33,7 +32,7 @@ pub async fn verify(
     browser: &Browser<'_>,
     identifier: &Identifier,
     credential: Option<Credential>,
-    password: &str,
+    typed: &str,
 ) -> Result<Verified, Error> {
     let accounts = &app.stores.accounts;
     let key = accounts.device_key();
@@ -44,10 +43,9 @@ pub async fn verify(
     // Asked for whether it is needed or not, as the known and the unknown must cost the same.
     let mix = mix(app).await?;
     let guess = Guess::begin(app, &browser.client, subject).await?;
-    if password.chars().nth(PASSWORD_CHARS_MAX).is_some() {
-        // Nobody's, and too long for the hasher's queue; the guess stays counted.
-        return Err(Error::InvalidCredentials);
-    }
+    let stored = credential.as_ref().and_then(|known| known.hash.as_ref());
+    // Too long is nobody's, and too long for the hasher's queue; the guess stays counted.
+    let compared = password::to_compare(typed, stored).ok_or(Error::InvalidCredentials)?;
     let against = match &credential {
         Some(Credential {
             user,
@@ -59,11 +57,7 @@ pub async fn verify(
         },
         _ => Against::Dummy(dummy(app, &mix, identifier)),
     };
-    let verdict = app
-        .hasher
-        .verify(against, Password::new(password.to_owned()))
-        .await;
-    let Ok(verdict) = verdict else {
+    let Ok(verdict) = app.hasher.verify(against, compared).await else {
         guess.give_back(app).await?;
         return Err(Error::NO_ROOM);
     };
@@ -73,7 +67,7 @@ pub async fn verify(
     let hash = credential.hash.clone().ok_or(Error::InvalidCredentials)?;
     guess.give_back(app).await?;
     let hash = match verdict.needs_rehash && app.shared.config.auth.rehash {
-        true => rehash(app, &credential, hash, password).await?,
+        true => rehash(app, &credential, hash, typed).await?,
         false => hash,
     };
     Ok(Verified { credential, hash })
@@ -114,10 +108,12 @@ async fn rehash(
     app: &App,
     credential: &Credential,
     old: PasswordHash,
-    password: &str,
+    typed: &str,
 ) -> Result<PasswordHash, Error> {
-    let hashed = app.hasher.hash(Password::new(password.to_owned())).await;
-    let Ok(new) = hashed.map(PasswordHash::new) else {
+    let Some(compared) = password::to_compare(typed, Some(&old)) else {
+        return Ok(old);
+    };
+    let Ok(new) = password::hash(app, compared).await else {
         return Ok(old);
     };
     let accounts = &app.stores.accounts;

@@ -42,19 +42,54 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A password's Argon2 hash as a PHC string, such as `$argon2id$v=19$m=19456,t=2,p=1$…$…`.
+/// A password's Argon2 hash as a PHC string, such as `$argon2id$v=19$m=19456,t=2,p=1$…$…`, and which form of the
+/// password it is of.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash(String);
+pub struct PasswordHash {
+    phc: String,
+    is_nfc: bool,
+}
+
+/// Bytes of a hash that tell it from others: 66 of its 256 random bits.
+const MARK_BYTES: usize = 11;
 
 impl PasswordHash {
-    /// Takes the text as it is; whoever verifies against it finds out whether it is one.
+    /// Of a password as it was typed. Takes the text as it is; whoever verifies against it finds out whether it is
+    /// one.
     pub fn new(phc: String) -> Self {
-        Self(phc)
+        Self { phc, is_nfc: false }
+    }
+
+    /// Of a password in NFC ([`super::nfc`]).
+    pub fn of_nfc(phc: String) -> Self {
+        Self { phc, is_nfc: true }
+    }
+
+    /// What a store holds: the PHC string, and what [`mark`](Self::mark) was when it was written. The mark of another
+    /// hash counts for nothing, so whoever writes a hash without it, as the service does that shares the table, has
+    /// written that of a password as typed.
+    pub(crate) fn stored(phc: String, mark: Option<&str>) -> Self {
+        let made = Self::of_nfc(phc);
+        match made.mark() {
+            own if own == mark && own.is_some() => made,
+            _ => Self::new(made.phc),
+        }
+    }
+
+    /// What is stored beside a hash of a password in NFC, and beside no other: the hash's end.
+    pub(crate) fn mark(&self) -> Option<&str> {
+        let start = self.phc.len().checked_sub(MARK_BYTES)?;
+        self.phc.get(start..).filter(|_| self.is_nfc)
     }
 
     /// The PHC string.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.phc
+    }
+
+    /// Whether it is of the password in NFC, not as it was typed.
+    pub fn is_nfc(&self) -> bool {
+        self.is_nfc
     }
 }
 
@@ -96,6 +131,32 @@ mod tests {
         }
         // 43 bytes, but not 43 characters of ours.
         assert_eq!(Token::parse(&format!("é{}", "A".repeat(41))), None);
+    }
+
+    #[test]
+    fn a_hash_is_known_for_one_of_nfc_by_its_own_mark_only() {
+        let phc = || "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaGhhc2g".to_owned();
+        let made = PasswordHash::of_nfc(phc());
+        assert_eq!(made.mark(), Some("aGFzaGhhc2g"));
+        assert_eq!(PasswordHash::new(phc()).mark(), None);
+        for (mark, is_nfc) in [
+            (made.mark(), true),
+            (None, false),
+            (Some(""), false),
+            (Some("aGFzaGhhc2h"), false),
+            (Some("g"), false),
+        ] {
+            assert_eq!(
+                PasswordHash::stored(phc(), mark).is_nfc(),
+                is_nfc,
+                "{mark:?}"
+            );
+        }
+        // The service that shares the table may hold anything.
+        for odd in ["", "short", "密密密密密密"] {
+            assert!(!PasswordHash::stored(odd.to_owned(), Some("")).is_nfc());
+            assert!(!PasswordHash::stored(odd.to_owned(), None).is_nfc());
+        }
     }
 
     #[test]

@@ -84,18 +84,17 @@ pub(super) fn migrate(
 ) -> Result<(), String> {
     let failed = |error: rusqlite::Error| sqlite::explain(&error);
     let applied = applied(connection).map_err(failed)?;
-    let missing = migrations.get(applied..).unwrap_or_default();
-    let rebuilds = missing.iter().any(|step| !step.rebuilds.is_empty());
-    if rebuilds && applied > 0 {
+    let is_missing = |(n, step): &(usize, &Migration)| *n >= applied && !step.rebuilds.is_empty();
+    let rebuilding = migrations.iter().enumerate().rfind(is_missing);
+    if let Some((n, _)) = rebuilding
+        && applied > 0
+    {
         let dir = path.parent().unwrap_or(Path::new("."));
-        backup::before_schema(
-            path,
-            &dir.join(format!("before-schema-{}", migrations.len())),
-        )?;
+        backup::before_schema(path, &dir.join(format!("before-schema-{}", n + 1)))?;
     }
     // Within a transaction this would do nothing.
     connection
-        .pragma_update(None, "foreign_keys", !rebuilds)
+        .pragma_update(None, "foreign_keys", rebuilding.is_none())
         .map_err(failed)?;
     let outcome = apply(connection, migrations);
     let restored = connection.pragma_update(None, "foreign_keys", true);

@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../sql/sqlite/accounts/0003_credentials.sql"),
         rebuilds: &["users", "credentials"],
     },
+    Migration::adds(include_str!("../../sql/sqlite/accounts/0004_nfc.sql")),
 ];
 /// The file's name in the data folder.
 pub(super) const FILE_NAME: &str = "accounts.db";

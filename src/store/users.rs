@@ -103,10 +103,10 @@ impl AccountFile {
         self.file.write(|file| {
             let changed = file
                 .prepare_cached(
-                    "UPDATE credentials SET secret_hash = ?3
+                    "UPDATE credentials SET secret_hash = ?3, nfc_of = ?4
                      WHERE user_id = ?1 AND type = 'password' AND secret_hash = ?2",
                 )?
-                .execute(params![user.0, old.as_str(), new.as_str()])?;
+                .execute(params![user.0, old.as_str(), new.as_str(), new.mark()])?;
             Ok(changed > 0)
         })
     }
@@ -331,15 +331,16 @@ const FORMS_ORDER: &str =
     "ORDER BY users.email = ?1 DESC, users.email = ?2 DESC, users.email = ?3 DESC LIMIT 1";
 
 const CREDENTIAL: &str = "SELECT users.id, uid, secret_hash, coalesce(changed_ms, 0),
-    coalesce(is_active, 0), sessions_not_before
+    coalesce(is_active, 0), sessions_not_before, nfc_of
     FROM users LEFT JOIN credentials ON user_id = users.id AND type = 'password'";
 
 fn to_credential(row: &Row<'_>) -> rusqlite::Result<Credential> {
     let hash: Option<String> = row.get(2)?;
+    let mark: Option<String> = row.get(6)?;
     Ok(Credential {
         user: UserId(row.get(0)?),
         uid: row.get(1)?,
-        hash: hash.map(PasswordHash::new),
+        hash: hash.map(|phc| PasswordHash::stored(phc, mark.as_deref())),
         password_changed_ms: row.get(3)?,
         is_active: row.get(4)?,
         sessions_not_before_ms: row.get(5)?,
@@ -400,13 +401,13 @@ fn put_credential(
     hash: &PasswordHash,
 ) -> rusqlite::Result<()> {
     file.prepare_cached(
-        "INSERT INTO credentials (user_id, type, secret_hash, created_at, changed_ms)
-         VALUES (?1, 'password', ?2, ?3, ?3)
+        "INSERT INTO credentials (user_id, type, secret_hash, created_at, changed_ms, nfc_of)
+         VALUES (?1, 'password', ?2, ?3, ?3, ?4)
          ON CONFLICT (user_id, type) WHERE type IN ('password', 'totp', 'webauthn') DO UPDATE SET
-             secret_hash = excluded.secret_hash,
+             secret_hash = excluded.secret_hash, nfc_of = excluded.nfc_of,
              changed_ms = max(excluded.changed_ms, changed_ms + 1)",
     )?
-    .execute(params![user.0, hash.as_str(), now_ms])?;
+    .execute(params![user.0, hash.as_str(), now_ms, hash.mark()])?;
     Ok(())
 }
 

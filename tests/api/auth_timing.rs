@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 
+use cloudchat::model::PasswordHash;
 use serde_json::json;
 
 use crate::kit::{Beside, Person, Provider, Server, fails, seconds};
@@ -22,7 +23,8 @@ struct Site {
 }
 
 impl Site {
-    /// Those called `known` are there, those called `off` are switched off, `bare` have no password, and `null`
+    /// Those called `known` are there, those called `old` with a password as it was typed, those called `off` are
+    /// switched off, `bare` have no password, and `null`
     /// a row without a hash; nobody else is there.
     fn start() -> Self {
         let server = Server::start(&Provider::friendly(), "");
@@ -30,8 +32,10 @@ impl Site {
         let beside = Beside::new(&server);
         let hash = beside.credential("alice@b.c").hash;
         let hash = hash.expect("she has a password");
+        let as_typed = PasswordHash::new(hash.as_str().to_owned());
         for n in 0..USERS {
             beside.add(&format!("known{n}@b.c"), &hash);
+            beside.add(&format!("old{n}@b.c"), &as_typed);
             beside.add(&format!("off{n}@b.c"), &hash);
             beside.disable(&format!("off{n}@b.c"));
             beside.add(&format!("bare{n}@b.c"), &hash);
@@ -54,7 +58,7 @@ impl Site {
     fn login(&self, identifier: &str) -> f64 {
         let mut person = Person::new(&self.server);
         seconds(|| {
-            let reply = person.login(identifier, "wrong one 1");
+            let reply = person.login(identifier, "wro\u{308}ng one 1");
             fails(&reply, 401, "Invalid credentials");
         })
     }
@@ -99,7 +103,7 @@ fn are_alike(medians: &[f64], share: f64, apart: f64) -> bool {
 #[test]
 fn a_login_takes_as_long_for_whoever_it_is() {
     let site = Site::start();
-    let names = ["known", "unknown", "off", "bare", "null"];
+    let names = ["known", "old", "unknown", "off", "bare", "null"];
     let attempts = (0..ATTEMPTS).map(|_| site.medians(names, |name| site.login(name)));
     let mut seen = Vec::new();
     let found = attempts

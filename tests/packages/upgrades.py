@@ -125,7 +125,7 @@ def test_sqlite(tree, last, new):
 
         step("is repaired: another process, no request lost, no answer cut, nobody logged out, and a copy of before")
         replaces(machine, lambda: machine.run(*RELOAD), people[0].cookies)
-        check(schema(accounts) == 3, "the schema is", schema(accounts))
+        check(schema(accounts) == 4, "the schema is", schema(accounts))
         all_well(people)
         is_as_before(tree, copy)
         late = Person("dave")
@@ -139,7 +139,7 @@ def test_sqlite(tree, last, new):
 
         step("is upgraded again: the copy of then makes place")
         replaces(machine, lambda: machine.install(new), people[0].logs_in())
-        check(schema(accounts) == 3, "the schema is", schema(accounts))
+        check(schema(accounts) == 4, "the schema is", schema(accounts))
         for person in people:
             person.logs_in()
         is_as_before(tree, copy)

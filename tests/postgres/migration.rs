@@ -75,6 +75,26 @@ fn last_database() -> (String, Value) {
     (database, expected["postgres"].clone())
 }
 
+/// A database as schema 3 has it.
+fn schema_3() -> String {
+    let database = shared().database();
+    for text in [
+        "CREATE TABLE schema_migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL,
+             applied_at TIMESTAMPTZ NOT NULL DEFAULT now());
+         INSERT INTO schema_migrations (number, name) VALUES (3, '0003_accounts')",
+        include_str!("../../sql/postgres/0001_old_service.sql"),
+        concat!(
+            "BEGIN; ",
+            include_str!("../../sql/postgres/0003_accounts.sql"),
+            "; COMMIT"
+        ),
+        include_str!("../../sql/postgres/0003_triggers.sql"),
+    ] {
+        sql(&database, text);
+    }
+    database
+}
+
 pub struct Open {
     pub backend: Backend,
     pub store: Accounts,
@@ -100,11 +120,11 @@ fn an_empty_database_gets_it_once_even_from_two_at_a_time() {
     let url = url("PGBOUNCER_OLD", &database);
     let missing = refusal(&url);
     assert!(
-        missing.ends_with("its schema is 0, this cloudchat needs 3: run `cloudchat migrate`"),
+        missing.ends_with("its schema is 0, this cloudchat needs 4: run `cloudchat migrate`"),
         "{missing}"
     );
     let tried = run(&url, true).unwrap();
-    assert_eq!(names(&tried), ["0003_accounts", "indexes"]);
+    assert_eq!(names(&tried), ["0003_accounts", "0004_nfc", "indexes"]);
     assert_eq!(sql(&database, tables), "0");
     let both: Vec<_> = thread::scope(|scope| {
         let both: Vec<_> = (0..2).map(|_| scope.spawn(|| run(&url, false))).collect();
@@ -116,11 +136,11 @@ fn an_empty_database_gets_it_once_even_from_two_at_a_time() {
     assert_eq!(applied, tried, "as foreseen, and once");
     assert_eq!(run(&url, true), Ok(vec![]));
     assert_eq!(run(&url, false), Ok(vec![]));
-    let newer = "INSERT INTO schema_migrations (number, name) VALUES (4, 'x')";
+    let newer = "INSERT INTO schema_migrations (number, name) VALUES (5, 'x')";
     sql(&database, newer);
     for refused in [refusal(&url), run(&url, false).unwrap_err()] {
         assert!(
-            refused.contains("made by a newer cloudchat (schema 4, this one knows 3)"),
+            refused.contains("made by a newer cloudchat (schema 5, this one knows 4)"),
             "{refused}"
         );
         assert_eq!(refused.lines().count(), 1);
@@ -141,12 +161,14 @@ fn all_ways_lead_to_one_schema() {
          INSERT INTO schema_migrations (number, name) VALUES (1, '0001_users');
          CREATE INDEX sessions_user_id_idx ON sessions (user_id)",
     );
-    let shapes: Vec<_> = [empty, old_database(1), failed, last]
+    let shapes: Vec<_> = [empty, old_database(1), failed, last, schema_3()]
         .iter()
         .map(|database| {
             let way = format!("{database}: {:?}", sql(database, "SELECT 1"));
             let done = run(&url("POSTGRES", database), false);
             assert!(done.is_ok(), "{way}: {done:?}");
+            let newest = "SELECT number, name FROM schema_migrations ORDER BY number DESC LIMIT 1";
+            assert_eq!(sql(database, newest), "4|0004_nfc");
             sql(database, SHAPE)
         })
         .collect();
@@ -231,7 +253,7 @@ async fn the_last_version_s_accounts_come_through() {
     let (database, expected) = last_database();
     let before = sql(&database, "SELECT count(*) FROM outbox");
     let done = run(&url("POSTGRES", &database), false).unwrap();
-    assert_eq!(names(&done)[0], "0003_accounts_from_0002");
+    assert_eq!(names(&done)[..2], ["0003_accounts_from_0002", "0004_nfc"]);
     let open = open(&database);
     let store = &open.store;
     for user in expected["users"].as_array().unwrap() {
@@ -283,11 +305,12 @@ async fn telling_what_would_be_done_locks_nothing() {
         .unwrap()
         .unwrap();
     drop(locker);
-    assert_eq!(names(&tried), ["0003_accounts", "indexes"]);
+    assert_eq!(names(&tried), ["0003_accounts", "0004_nfc", "indexes"]);
     let lines: Vec<_> = tried.iter().flat_map(|step| &step.changes).collect();
     for part in [
         "users: email may be NULL",
         "credentials: new columns changed_ms",
+        "credentials: new column nfc_of TEXT",
         "cloudchat_credentials_by_user",
     ] {
         assert!(lines.iter().any(|line| line.contains(part)), "{lines:?}");

@@ -131,7 +131,7 @@ async fn the_last_version_s_accounts_come_through() {
     for (table, rows) in before {
         assert_eq!(count(&path, table), rows, "{table}");
     }
-    assert_eq!(number(&path, VERSION), 3);
+    assert_eq!(number(&path, VERSION), 4);
     let mix = store.hash_mix().await.unwrap();
     let counts: Vec<u32> = mix.iter().map(|(_, count)| *count).collect();
     assert_eq!(counts, [4, 1]);
@@ -173,7 +173,7 @@ async fn a_file_that_the_last_version_uses_is_left_alone_until_the_last_moment()
     let settings = settings(folder.path());
     let refused = Backend::start_with(&settings, Upkeep::Never, |_, _| ()).unwrap_err();
     assert!(
-        refused.contains("accounts.db: its schema is 2, this cloudchat needs 3: the server"),
+        refused.contains("accounts.db: its schema is 2, this cloudchat needs 4: the server"),
         "{refused}"
     );
     let old = Connection::open(&path).unwrap();
@@ -182,7 +182,7 @@ async fn a_file_that_the_last_version_uses_is_left_alone_until_the_last_moment()
     assert_eq!(number(&path, VERSION), 2);
     assert_eq!(reads(), Ok(5));
     backend.bring_up_to_date().await.unwrap();
-    assert_eq!(number(&path, VERSION), 3);
+    assert_eq!(number(&path, VERSION), 4);
     assert!(reads().is_err(), "the gap that the README names");
     backend.bring_up_to_date().await.unwrap();
     let accounts = backend.connect().accounts;

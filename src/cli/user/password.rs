@@ -7,13 +7,13 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use crate::accounts::password::{PASSWORD_CHARS_MAX, weakness};
+use crate::accounts::password::{PASSWORD_CHARS_MAX, chosen};
 use crate::hasher::{self, Password};
 use crate::model::PasswordHash;
 
 /// Bytes of a line that are read: more than the longest password and the line's end take, so that
-/// what is too long is seen to be.
-const LINE_BYTES_MAX: usize = 4 * PASSWORD_CHARS_MAX + 8;
+/// what is too long is seen to be. One of four bytes may be typed as three of as many.
+const LINE_BYTES_MAX: usize = 12 * PASSWORD_CHARS_MAX + 8;
 
 const WEAK: &str = "weak password: 8 to 128 characters of two kinds (letters, digits, others), \
                     and none of the most common";
@@ -25,13 +25,11 @@ pub(super) fn new_hash() -> Result<PasswordHash, String> {
         true => ask("New password: ")?,
         false => from_stdin()?,
     };
-    if weakness(password.as_str()).is_some() {
-        return Err(WEAK.to_owned());
-    }
+    let chosen = chosen(password.as_str()).map_err(|_| WEAK)?;
     if at_terminal && ask("Once more: ")?.as_str() != password.as_str() {
         return Err("the two passwords differ".to_owned());
     }
-    hasher::hash_once(&password).map(PasswordHash::new)
+    hasher::hash_once(&chosen).map(PasswordHash::of_nfc)
 }
 
 fn ask(prompt: &str) -> Result<Password, String> {

@@ -95,11 +95,12 @@ const OLD_SERVICE: [Expected; 2] = [
     },
 ];
 
-/// What we have added to them.
-const OURS: [(&str, &str); 3] = [
-    ("users", "sessions_not_before"),
-    ("credentials", "changed_ms"),
-    ("credentials", "writes"),
+/// What we have added to them: table, column, and the schema that has it first.
+const OURS: [(&str, &str, usize); 4] = [
+    ("users", "sessions_not_before", 3),
+    ("credentials", "changed_ms", 3),
+    ("credentials", "writes", 3),
+    ("credentials", "nfc_of", 4),
 ];
 
 /// What a server does with the tables.
@@ -236,9 +237,9 @@ impl Catalogue {
         })
     }
 
-    /// Where the tables differ from those of the service that CloudChat replaces, `is_done` with what we have
-    /// added: a line for each.
-    pub fn differences(&self, is_done: bool) -> Vec<String> {
+    /// Where the tables differ from those of the service that CloudChat replaces, with what we have added up to
+    /// this schema: a line for each.
+    pub fn differences(&self, schema: usize) -> Vec<String> {
         let mut lines = Vec::new();
         for expected in &OLD_SERVICE {
             let name = expected.table;
@@ -252,15 +253,15 @@ impl Catalogue {
             }
             table.compare(expected, &mut lines);
         }
-        for (table, column) in OURS {
+        for (table, column, since) in OURS {
             let is_there = self.has_column(table, column);
-            if self.table(table).is_some() && is_there != is_done {
-                let what = if is_done { "missing" } else { "there already" };
+            if self.table(table).is_some() && is_there != (since <= schema) {
+                let what = if is_there { "there already" } else { "missing" };
                 lines.push(format!("{table}: column {column} is {what}"));
             }
         }
         for name in ["secrets", "used_tokens", "outbox"] {
-            match (self.table(name).is_some(), is_done) {
+            match (self.table(name).is_some(), schema >= 3) {
                 (true, false) => lines.push(format!(
                     "{name}: a table of this name is there already, and is not ours"
                 )),
@@ -324,7 +325,9 @@ impl Table {
             lines.push(format!("{table}: column id has no default (a sequence)"));
         }
         let is_known = |column: &&Column| {
-            let ours = OURS.contains(&(table.as_str(), column.name.as_str()));
+            let ours = OURS
+                .iter()
+                .any(|(of, name, _)| of == table && *name == column.name);
             ours || expected
                 .columns
                 .iter()

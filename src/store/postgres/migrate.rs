@@ -15,12 +15,13 @@ use crate::entropy;
 use crate::store::OnEvent;
 
 /// The number of the schema that this version works on.
-const SCHEMA: usize = 3;
+const SCHEMA: usize = 4;
 
 const OLD_SERVICE: &str = include_str!("../../../sql/postgres/0001_old_service.sql");
 const ACCOUNTS: &str = include_str!("../../../sql/postgres/0003_accounts.sql");
 const FROM_0002: &str = include_str!("../../../sql/postgres/0003_accounts_from_0002.sql");
 const TRIGGERS: &str = include_str!("../../../sql/postgres/0003_triggers.sql");
+const NFC: &str = include_str!("../../../sql/postgres/0004_nfc.sql");
 
 /// Fails if a password cannot be put in the place of another one; writes nothing.
 const TRY: &str = "INSERT INTO credentials (user_id, type) SELECT 0, 'password' WHERE FALSE
@@ -120,6 +121,7 @@ enum Origin {
     Empty,
     OldService,
     Schema2,
+    Schema3,
     Done,
 }
 
@@ -139,12 +141,13 @@ impl Origin {
                         .to_owned(),
                 ]);
             }
+            3 => Self::Schema3,
             SCHEMA => Self::Done,
             _ => return Err(vec![newer(found)]),
         };
         let differences = match origin {
             Self::Empty => Vec::new(),
-            _ => catalogue.differences(origin == Self::Done),
+            _ => catalogue.differences(found),
         };
         match differences.is_empty() {
             true => Ok(origin),
@@ -152,44 +155,74 @@ impl Origin {
         }
     }
 
-    /// What is to be done about the tables.
-    fn step(self) -> Option<(Step, String)> {
-        let step = |name, changes: &[&str], sql: &[&str]| {
-            let changes = changes.iter().map(|line| (*line).to_owned()).collect();
-            Some((Step { name, changes }, sql.join("\n")))
-        };
-        const MADE: &str = "new tables users, credentials and sessions, as the service has them that CloudChat replaces";
-        const OURS: &str = "new tables secrets, used_tokens and outbox";
-        const USERS: &str =
-            "users: email may be NULL; new column sessions_not_before BIGINT NOT NULL DEFAULT 0";
-        const CREDENTIALS: &str = "credentials: new columns changed_ms and writes, BIGINT NOT NULL DEFAULT 0; new triggers \
-             cloudchat_password_made and cloudchat_password_replaced, which set changed_ms";
+    /// What is to be done about the tables, in this order.
+    fn changes(self) -> &'static [Change] {
         match self {
-            Self::Empty => step(
-                "0003_accounts",
-                &[MADE, OURS, USERS, CREDENTIALS],
-                &[OLD_SERVICE, ACCOUNTS, TRIGGERS],
-            ),
-            Self::OldService => step(
-                "0003_accounts",
-                &[OURS, USERS, CREDENTIALS],
-                &[ACCOUNTS, TRIGGERS],
-            ),
-            Self::Schema2 => step(
-                "0003_accounts_from_0002",
-                &[
-                    "users: email and created_at may be NULL; without the column updated_at",
-                    "credentials: new columns id, type ('password' in each row), provider and provider_uid; \
-                     password_hash is called secret_hash; without updated_at; other unique indexes and triggers",
-                    "sessions: new columns id, user_agent, ip and revoked_at; id is called session_id",
-                    "without the table hash_mix",
-                ],
-                &[FROM_0002, TRIGGERS],
-            ),
-            Self::Done => None,
+            Self::Empty => &[FROM_NOTHING, TO_NFC],
+            Self::OldService => &[FROM_OLD_SERVICE, TO_NFC],
+            Self::Schema2 => &[FROM_SCHEMA_2, TO_NFC],
+            Self::Schema3 => &[TO_NFC],
+            Self::Done => &[],
         }
     }
 }
+
+/// What leads to a schema of this number.
+struct Change {
+    number: usize,
+    name: &'static str,
+    lines: &'static [&'static str],
+    sql: &'static [&'static str],
+}
+
+impl Change {
+    fn step(&self) -> Step {
+        let changes = self.lines.iter().map(|line| (*line).to_owned());
+        Step {
+            name: self.name,
+            changes: changes.collect(),
+        }
+    }
+}
+
+const MADE: &str =
+    "new tables users, credentials and sessions, as the service has them that CloudChat replaces";
+const OURS: &str = "new tables secrets, used_tokens and outbox";
+const USERS: &str =
+    "users: email may be NULL; new column sessions_not_before BIGINT NOT NULL DEFAULT 0";
+const CREDENTIALS: &str = "credentials: new columns changed_ms and writes, BIGINT NOT NULL DEFAULT 0; new triggers \
+    cloudchat_password_made and cloudchat_password_replaced, which set changed_ms";
+
+const FROM_NOTHING: Change = Change {
+    number: 3,
+    name: "0003_accounts",
+    lines: &[MADE, OURS, USERS, CREDENTIALS],
+    sql: &[OLD_SERVICE, ACCOUNTS, TRIGGERS],
+};
+const FROM_OLD_SERVICE: Change = Change {
+    number: 3,
+    name: "0003_accounts",
+    lines: &[OURS, USERS, CREDENTIALS],
+    sql: &[ACCOUNTS, TRIGGERS],
+};
+const FROM_SCHEMA_2: Change = Change {
+    number: 3,
+    name: "0003_accounts_from_0002",
+    lines: &[
+        "users: email and created_at may be NULL; without the column updated_at",
+        "credentials: new columns id, type ('password' in each row), provider and provider_uid; \
+         password_hash is called secret_hash; without updated_at; other unique indexes and triggers",
+        "sessions: new columns id, user_agent, ip and revoked_at; id is called session_id",
+        "without the table hash_mix",
+    ],
+    sql: &[FROM_0002, TRIGGERS],
+};
+const TO_NFC: Change = Change {
+    number: 4,
+    name: "0004_nfc",
+    lines: &["credentials: new column nfc_of TEXT"],
+    sql: &[NFC],
+};
 
 /// Brings the schema up to date, or only tells what that would do (`is_trial`): then catalogues are read,
 /// and nothing else.
@@ -213,17 +246,18 @@ pub fn migrate(
         let catalogue = Catalogue::read(&connection).await.map_err(text)?;
         let origin = Origin::of(&connection, &catalogue).await;
         let origin = origin.map_err(|lines| lines.join("\n  "))?;
+        let changes = origin.changes();
         let mut steps = Vec::new();
-        if let Some((step, sql)) = origin.step() {
+        if let Some(first) = changes.first() {
             let obstacles = catalogue.obstacles();
             if !obstacles.is_empty() {
                 return Err(obstacles.join("\n  "));
             }
             if !is_trial {
-                let done = change(&connection, step.name, &sql, on_event).await;
-                done.map_err(|error| format!("{}: {error}", step.name))?;
+                let done = change(&connection, changes, on_event).await;
+                done.map_err(|error| format!("{}: {error}", first.name))?;
             }
-            steps.push(step);
+            steps.extend(changes.iter().map(Change::step));
         }
         let catalogue = match is_trial {
             true => catalogue,
@@ -270,10 +304,19 @@ fn pause() -> Duration {
 /// Changes the tables in one transaction, as often as it takes to get at them.
 async fn change(
     connection: &Connection,
-    name: &str,
-    sql: &str,
+    changes: &[Change],
     on_event: OnEvent,
 ) -> Result<(), Trouble> {
+    let mut steps = String::new();
+    for Change {
+        number, name, sql, ..
+    } in changes
+    {
+        steps += &sql.join("\n");
+        steps += &format!(
+            "; INSERT INTO schema_migrations (number, name) VALUES ({number}, '{name}');\n"
+        );
+    }
     let whole = format!(
         "BEGIN; {LIMITS};
          CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -281,9 +324,8 @@ async fn change(
              name       TEXT NOT NULL,
              applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
          );
-         {sql};
+         {steps}
          {TRY};
-         INSERT INTO schema_migrations (number, name) VALUES ({SCHEMA}, '{name}');
          COMMIT"
     );
     let begun = clock::now();

@@ -47,7 +47,7 @@ macro_rules! user {
 macro_rules! credential {
     () => {
         "SELECT users.id, users.uid::text, secret_hash::text, coalesce(changed_ms, 0),
-             coalesce(users.is_active, false), sessions_not_before
+             coalesce(users.is_active, false), sessions_not_before, nfc_of
          FROM users LEFT JOIN credentials ON user_id = users.id AND type = 'password' WHERE "
     };
 }
@@ -63,11 +63,11 @@ macro_rules! sessions_end {
     };
 }
 
-/// Gives the users of a query a password: `$hash` and our time are the numbers of parameters.
+/// Gives the users of a query a password: `$hash`, our time and the hash's mark are the numbers of parameters.
 macro_rules! put_password {
-    ($user:literal, $hash:literal, $now:literal, $from:literal) => {
+    ($user:literal, $hash:literal, $now:literal, $mark:literal, $from:literal) => {
         concat!(
-            "INSERT INTO credentials (user_id, type, secret_hash, created_at, changed_ms, writes)
+            "INSERT INTO credentials (user_id, type, secret_hash, created_at, changed_ms, writes, nfc_of)
              SELECT ",
             $user,
             ", 'password', $",
@@ -76,10 +76,12 @@ macro_rules! put_password {
             $now,
             " / 1000.0), $",
             $now,
-            ", 1 FROM ",
+            ", 1, $",
+            $mark,
+            " FROM ",
             $from,
             " ON CONFLICT (user_id, type) WHERE type IN ('password', 'totp', 'webauthn')
-              DO UPDATE SET secret_hash = excluded.secret_hash,
+              DO UPDATE SET secret_hash = excluded.secret_hash, nfc_of = excluded.nfc_of,
                   changed_ms = greatest(excluded.changed_ms, credentials.changed_ms + 1),
                   writes = credentials.writes + 1"
         )
@@ -143,14 +145,14 @@ statements! {
                 EXISTS (SELECT FROM users WHERE phone = $2)";
 
     // No row: something of it is taken.
-    Register(TEXT, TEXT, TEXT, TEXT, TEXT, INT8, BOOL, INT8, TEXT_ARRAY)
+    Register(TEXT, TEXT, TEXT, TEXT, TEXT, INT8, BOOL, INT8, TEXT, TEXT_ARRAY)
         "WITH made AS (
              INSERT INTO users (uid, email, phone, display_name, is_active, created_at)
              SELECT $1, $2, $3, $4, true, to_timestamp($6 / 1000.0)
-             WHERE NOT EXISTS (SELECT FROM users WHERE email = ANY ($9))
+             WHERE NOT EXISTS (SELECT FROM users WHERE email = ANY ($10))
              ON CONFLICT DO NOTHING RETURNING id
          ), credential AS (
-             " put_password!("id", 5, 6, "made") "
+             " put_password!("id", 5, 6, 9, "made") "
          ), letter AS (
              INSERT INTO outbox (kind, user_id, created_ms, due_ms)
              SELECT 'welcome', id, $6, $6 FROM made WHERE $7 AND " has_room_for_news!(8) "
@@ -178,12 +180,12 @@ statements! {
          ) seen
          GROUP BY parameters ORDER BY count(*) DESC, parameters LIMIT $1";
 
-    Rehash(INT8, TEXT, TEXT)
-        "UPDATE credentials SET secret_hash = $3, writes = writes + 1
+    Rehash(INT8, TEXT, TEXT, TEXT)
+        "UPDATE credentials SET secret_hash = $3, nfc_of = $4, writes = writes + 1
          WHERE user_id = $1 AND type = 'password' AND secret_hash = $2 RETURNING 1";
 
     // The account is locked first in all that follow, so that two never wait for each other.
-    UseResetToken(INT8, BYTEA, TEXT, INT8, BOOL, INT8, INT8, INT8)
+    UseResetToken(INT8, BYTEA, TEXT, INT8, BOOL, INT8, INT8, INT8, TEXT)
         "WITH account AS (
              SELECT id FROM users WHERE id = $1 AND is_active FOR UPDATE
          ), swept AS (
@@ -194,20 +196,20 @@ statements! {
              INSERT INTO used_tokens (sha256, used_ms) SELECT $2, $4 FROM account
              ON CONFLICT DO NOTHING RETURNING sha256
          ), credential AS (
-             " put_password!("$1", 3, 4, "used") "
+             " put_password!("$1", 3, 4, 9, "used") "
          ), ended AS (
              UPDATE users SET " sessions_end!(4) " FROM used WHERE id = $1 AND $5
          ), " letter!("reset_done", "$1", 4, "used", 6) "
          SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM used),
                 NOT " has_room_for_news!(6);
 
-    ChangePassword(INT8, TEXT, TEXT, INT8, INT8)
+    ChangePassword(INT8, TEXT, TEXT, INT8, INT8, TEXT)
         "WITH account AS (
              SELECT users.id FROM users JOIN credentials ON user_id = users.id AND type = 'password'
              WHERE users.id = $1 AND users.is_active AND secret_hash = $2 FOR UPDATE
          ), credential AS (
              UPDATE credentials SET secret_hash = $3, changed_ms = greatest($4, changed_ms + 1),
-                 writes = writes + 1
+                 writes = writes + 1, nfc_of = $6
              FROM account WHERE user_id = account.id AND type = 'password' RETURNING changed_ms
          ), ended AS (
              UPDATE users SET " sessions_end!(4) " FROM account WHERE users.id = account.id
@@ -216,11 +218,11 @@ statements! {
          SELECT uid, changed_ms, sessions_not_before, NOT " has_room_for_news!(5) "
          FROM credential, ended";
 
-    SetPassword(INT8, TEXT, INT8, INT8)
+    SetPassword(INT8, TEXT, INT8, INT8, TEXT)
         "WITH ended AS (
              UPDATE users SET " sessions_end!(3) " WHERE id = $1 RETURNING id
          ), credential AS (
-             " put_password!("id", 2, 3, "ended") "
+             " put_password!("id", 2, 3, 5, "ended") "
          ), " letter!("reset_done", "ended.id", 3, "ended", 4) "
          SELECT NOT " has_room_for_news!(4) " FROM ended";
 

@@ -62,6 +62,7 @@ impl Pool {
                         &now_ms,
                         &user.welcome,
                         &self.shared.outbox_max,
+                        &user.hash.mark(),
                         &forms,
                     ],
                 )
@@ -117,7 +118,7 @@ impl Pool {
         old: &PasswordHash,
         new: &PasswordHash,
     ) -> Result<bool, StoreError> {
-        let parameters: Parameters<'_> = &[&user.0, &old.as_str(), &new.as_str()];
+        let parameters: Parameters<'_> = &[&user.0, &old.as_str(), &new.as_str(), &new.mark()];
         self.is_done(Statement::Rehash, parameters).await
     }
 
@@ -141,6 +142,7 @@ impl Pool {
                     &self.shared.outbox_max,
                     &now_ms.saturating_sub(USED_TOKEN_MS),
                     &SWEPT_MAX,
+                    &new.mark(),
                 ],
             )
             .await?;
@@ -170,6 +172,7 @@ impl Pool {
             &new.as_str(),
             &now_ms,
             &self.shared.outbox_max,
+            &new.mark(),
         ];
         let rows = self
             .bound_rows(Statement::ChangePassword, parameters)
@@ -199,8 +202,13 @@ impl Pool {
         user: UserId,
         new: &PasswordHash,
     ) -> Result<bool, StoreError> {
-        let parameters: Parameters<'_> =
-            &[&user.0, &new.as_str(), &now_ms, &self.shared.outbox_max];
+        let parameters: Parameters<'_> = &[
+            &user.0,
+            &new.as_str(),
+            &now_ms,
+            &self.shared.outbox_max,
+            &new.mark(),
+        ];
         let rows = self.bound_rows(Statement::SetPassword, parameters).await?;
         let Some(row) = rows.first() else {
             return Ok(false);
@@ -362,10 +370,11 @@ fn to_ms(time: SystemTime) -> i64 {
 }
 
 fn to_credential(row: &Row) -> Result<Credential, tokio_postgres::Error> {
+    let (hash, mark): (Option<String>, Option<&str>) = (row.try_get(2)?, row.try_get(6)?);
     Ok(Credential {
         user: UserId(row.try_get(0)?),
         uid: row.try_get(1)?,
-        hash: row.try_get::<_, Option<_>>(2)?.map(PasswordHash::new),
+        hash: hash.map(|phc| PasswordHash::stored(phc, mark)),
         password_changed_ms: row.try_get(3)?,
         is_active: row.try_get(4)?,
         sessions_not_before_ms: row.try_get(5)?,

@@ -1,10 +1,15 @@
-//! Addresses that can be typed in more than one way. The old service takes each as another one; CloudChat
+//! Addresses and passwords that can be typed in more than one way. The old service takes each as another one; CloudChat
 //! knows them for the same, and leaves what that service has stored usable as it was typed.
 
-use super::{Moving, logged_in, me, on_every_way};
+use serde_json::json;
+
+use super::{Moving, OURS, THEIRS, logged_in, me, on_every_way, refused};
 use crate::kit::{PASSWORD, Person, fails};
 
-on_every_way!(addresses);
+const COMPOSED: &str = "caf\u{e9} cr\u{e8}me 1";
+const DECOMPOSED: &str = "cafe\u{301} cre\u{300}me 1";
+
+on_every_way!(addresses, passwords);
 
 fn addresses(mut moving: Moving) {
     let taken = "Email already registered";
@@ -46,4 +51,42 @@ fn addresses(mut moving: Moving) {
         let shown = me(&mut logged_in(server, email, &password));
         assert_eq!(shown["email"], email);
     }
+}
+
+fn passwords(mut moving: Moving) {
+    let Moving {
+        server,
+        old,
+        tables,
+        ..
+    } = &mut moving;
+    // Chosen there: what was typed.
+    old.register("old@b.c", DECOMPOSED);
+    refused(server, "old@b.c", COMPOSED);
+    logged_in(server, "old@b.c", DECOMPOSED);
+    assert!(tables.password("old@b.c").hash.starts_with(OURS));
+    refused(server, "old@b.c", COMPOSED);
+    let (_, rehashed) = old.login("old@b.c", DECOMPOSED);
+    assert!(rehashed, "our hash of it is of what was typed, too");
+    // Chosen here: any form, and there the composed one.
+    let form = json!({"email": "new@b.c", "password": DECOMPOSED});
+    assert_eq!(
+        Person::new(server).post("/auth/register", &form).status,
+        201
+    );
+    logged_in(server, "new@b.c", COMPOSED);
+    logged_in(server, "new@b.c", DECOMPOSED);
+    old.refuses_login("new@b.c", DECOMPOSED, "wrong password");
+    old.login("new@b.c", COMPOSED);
+    assert!(tables.password("new@b.c").hash.starts_with(THEIRS));
+    // Its hash is of what was typed there; ours, of the same characters, is of NFC again.
+    refused(server, "new@b.c", DECOMPOSED);
+    logged_in(server, "new@b.c", COMPOSED);
+    logged_in(server, "new@b.c", DECOMPOSED);
+    // A reset there.
+    let token = old.forgot("new@b.c");
+    old.reset(&token, DECOMPOSED);
+    refused(server, "new@b.c", COMPOSED);
+    logged_in(server, "new@b.c", DECOMPOSED);
+    old.login("new@b.c", DECOMPOSED);
 }
