@@ -218,7 +218,7 @@ fn a_name_that_is_nearly_ours_gets_a_hint_and_others_do_not() {
 
 #[test]
 fn a_switch_names_what_may_stand_there() {
-    for variable in ["COOKIE_SECURE", "SMTP_TLS"] {
+    for variable in ["COOKIE_SECURE", "PWRESET_REVOKE_SESSIONS"] {
         let mistakes = load("", &[(variable, "x")]).expect_err(variable);
         let expected = format!("environment: {variable}: \"x\" is not allowed; 1 or 0");
         assert_eq!(mistakes, [expected]);
