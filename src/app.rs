@@ -1,6 +1,6 @@
 //! What one core works with: the doors to the outside, the limits, and the phase the server is in.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::limits::{KeyedPool, READ_BYTES};
 use crate::saver::Saver;
 use crate::store::Stores;
 use crate::upstream::Upstream;
+use crate::upstream::reader::Reading;
 
 /// The phases of the server's life; it only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +91,14 @@ impl App {
     /// Whether a connection's next answer should be its last.
     pub fn is_leaving(&self) -> bool {
         self.front.phase.get() >= Phase::HandedOver
+    }
+
+    /// What answers are read with, for one poll.
+    pub fn reading(&self) -> Reading<'_> {
+        Reading {
+            buffer: RefMut::map(self.read.borrow_mut(), |buffer| &mut buffer[..]),
+            long_lines: &self.shared.pools.long_lines,
+        }
     }
 
     /// Whether streams must end now.

@@ -3,7 +3,9 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::Response;
@@ -12,33 +14,43 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::app::App;
-use crate::http::address::Address;
 use crate::http::body::Body;
+use crate::http::reply::Reply;
 use crate::http::wire::{Busy, ClientIo, Socket, Timeouts, Wire};
 use crate::limits::Pool;
-use crate::router::{self, Serving};
 
 /// hyper's smallest write buffer; it also bounds a request's head.
 const BUFFER_BYTES: usize = 8192;
 
-/// A connection being served; to be polled to its end.
-pub type Connection = http1::Connection<TokioIo<ClientIo>, Service>;
+/// A connection being served; to be polled to its end. A type of its own so that hyper's code is compiled here,
+/// for speed, and not where it is polled.
+pub struct Connection(http1::Connection<TokioIo<ClientIo>, Service>);
 
-/// Who answers the requests of a connection.
-pub enum Service {
-    /// The API.
-    Api {
-        /// This core's.
-        app: Rc<App>,
-        /// The connection's record.
-        wire: Rc<Wire>,
-        /// The other end.
-        peer: Address,
-    },
-    /// A small server beside it.
-    Other(Box<dyn Fn(hyper::Request<Incoming>) -> Serving>),
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection")
+    }
 }
+
+impl Connection {
+    /// Ends it after the request that is being answered.
+    pub fn graceful_shutdown(&mut self) {
+        Pin::new(&mut self.0).graceful_shutdown();
+    }
+}
+
+impl Future for Connection {
+    /// How a connection ends says nothing that the requests' lines do not say.
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
+    }
+}
+
+/// What answers the requests of a connection: one type for all, behind a pointer, so that hyper's code does not
+/// depend on the API's.
+struct Service(Box<dyn Fn(hyper::Request<Incoming>) -> Serving>);
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,23 +63,51 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Service {
     type Error = Infallible;
     type Future = Serving;
 
-    #[inline]
     fn call(&self, request: hyper::Request<Incoming>) -> Serving {
-        match self {
-            Self::Api { app, wire, peer } => router::serve(app, wire, *peer, request),
-            Self::Other(answer) => answer(request),
+        (self.0)(request)
+    }
+}
+
+/// A request being served. What has to wait is boxed, because hyper keeps room for this as long as
+/// the connection lives.
+pub enum Serving {
+    /// The response is there.
+    Now(Option<Reply>),
+    /// It will come.
+    Later(Pin<Box<dyn Future<Output = Reply>>>),
+}
+
+impl Future for Serving {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(reply) => {
+                let reply = reply.take().expect("hyper polls once to the end");
+                Poll::Ready(Ok(reply.into_response()))
+            }
+            Self::Later(reply) => {
+                let reply = reply.as_mut().poll(cx);
+                reply.map(|reply| Ok(reply.into_response()))
+            }
         }
     }
 }
 
 /// Serves a client. hyper copies what it sends into one buffer (that is what `writev(false)` does), and leaves
 /// the time limits to `io`.
-pub fn serve(io: ClientIo, service: Service) -> Connection {
-    http1::Builder::new()
-        .max_buf_size(BUFFER_BYTES)
-        .writev(false)
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(io), service)
+pub fn serve(
+    io: ClientIo,
+    answer: impl Fn(hyper::Request<Incoming>) -> Serving + 'static,
+) -> Connection {
+    let service = Service(Box::new(answer));
+    Connection(
+        http1::Builder::new()
+            .max_buf_size(BUFFER_BYTES)
+            .writev(false)
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(io), service),
+    )
 }
 
 /// Serves a client of a small server beside the API. It may take as long as `limit` for a head, between requests,
@@ -89,6 +129,5 @@ pub fn serve_other(
         timeouts,
         (Pool::new(1), None),
     );
-    let answer = move |request| answer(request, wire.begin());
-    serve(io, Service::Other(Box::new(answer)))
+    serve(io, move |request| answer(request, wire.begin()))
 }

@@ -1,21 +1,19 @@
 //! The way of every request: id and `Host`, prefix, cross-site rule, endpoint, common headers, log line.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::Method;
 use hyper::body::{Body as _, Incoming};
-use hyper::{Method, Response};
 use tokio::time::Instant;
 
 use crate::app::App;
 use crate::clock;
+use crate::connection::Serving;
 use crate::error::Error;
 use crate::handlers::{account, chat, password, session, status};
 use crate::http::address::{self, Address};
-use crate::http::body::Body;
 use crate::http::origin;
 use crate::http::reply::{Reply, Style};
 use crate::http::request::{Record, Request, Seen, discard};
@@ -369,32 +367,6 @@ impl Call {
             reply.close();
         }
         reply.finish(self.style, self.busy, self.record, now);
-    }
-}
-
-/// A request being served. What has to wait is boxed, because hyper keeps room for this as long as
-/// the connection lives.
-pub enum Serving {
-    /// The response is there.
-    Now(Option<Reply>),
-    /// It will come.
-    Later(Pin<Box<dyn Future<Output = Reply>>>),
-}
-
-impl Future for Serving {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Now(reply) => {
-                let reply = reply.take().expect("hyper polls once to the end");
-                Poll::Ready(Ok(reply.into_response()))
-            }
-            Self::Later(reply) => {
-                let reply = reply.as_mut().poll(cx);
-                reply.map(|reply| Ok(reply.into_response()))
-            }
-        }
     }
 }
 

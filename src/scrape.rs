@@ -18,13 +18,14 @@ use crate::app::Shared;
 use crate::budget::{self, Budget};
 use crate::clock;
 use crate::connection;
+use crate::connection::Serving;
 use crate::hasher::Hasher;
 use crate::http::reply;
 use crate::http::wire::Busy;
 use crate::log::{self, Value};
 use crate::memory;
 use crate::metrics::{Cause, Core, ENDS, ROUTES_MAX, STATUSES, Store};
-use crate::router::{self, Serving};
+use crate::router;
 use crate::upstream;
 
 mod text;
@@ -184,7 +185,7 @@ async fn serve(socket: TcpStream, sources: Arc<Sources>) {
         Serving::Now(Some(reply))
     };
     // How it ended says nothing that matters to anybody.
-    drop(connection::serve_other(socket, CONNECTION_TIMEOUT, answer).await);
+    connection::serve_other(socket, CONNECTION_TIMEOUT, answer).await;
 }
 
 /// Everything, as of now.

@@ -19,8 +19,6 @@ use tokio::time::Instant;
 use crate::chat::limits::Places;
 use crate::chat::linger::Linger;
 use crate::chat::open::{self, Opened, Question};
-use crate::chat::reader::{Answer, Reader, Step};
-use crate::chat::trouble::Trouble;
 use crate::chat::unsent::Unsent;
 use crate::clock::{self, Timer};
 use crate::http::body::{Body, Broken, Chunk, Lent, Source};
@@ -32,6 +30,8 @@ use crate::llm::transcoder::Fault;
 use crate::metrics;
 use crate::saver::Finished;
 use crate::store::{HistoryLimits, Turn, client_tag};
+use crate::upstream::reader::{Answer, Reader, Step};
+use crate::upstream::trouble::Trouble;
 
 /// A question that has not had its first text yet.
 pub type Opening = Pin<Box<dyn Future<Output = Result<Opened, Trouble>>>>;
@@ -282,7 +282,7 @@ impl Stream {
         let app = &self.question.app;
         let mut out = app.out.lend();
         let read_at = metrics::is_on().then(clock::now);
-        let step = reader.poll_lines(app, cx, &mut out.bytes);
+        let step = reader.poll_lines(app.reading(), cx, &mut out.bytes);
         if mem::take(&mut reader.heard) {
             self.silent_since = None;
         }

@@ -8,8 +8,6 @@ use std::task::Poll;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::App;
-use crate::chat::reader::{Answer, Reader, Step};
-use crate::chat::trouble::Trouble;
 use crate::clock;
 use crate::config::Provider;
 use crate::http::request::RequestId;
@@ -20,6 +18,8 @@ use crate::llm::transcoder::Fault;
 use crate::log::{self, Value};
 use crate::metrics;
 use crate::store::{ChatKey, Owner};
+use crate::upstream::reader::{Answer, Reader, Step};
+use crate::upstream::trouble::Trouble;
 use crate::upstream::{Ticket, Visitor};
 
 /// What is known of one question while it is being answered.
@@ -243,11 +243,13 @@ async fn ask(
         let silent_at = over_at.map_or(silent_at, |over_at| silent_at.min(over_at));
         let step = timeout_at(
             silent_at.min(end),
-            poll_fn(|cx| match reader.poll_lines(app, cx, &mut lines) {
-                Poll::Ready(step) => Poll::Ready(Some(step)),
-                // Something was heard, a comment perhaps: the limit starts anew.
-                Poll::Pending if std::mem::take(&mut reader.heard) => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+            poll_fn(|cx| {
+                match reader.poll_lines(app.reading(), cx, &mut lines) {
+                    Poll::Ready(step) => Poll::Ready(Some(step)),
+                    // Something was heard, a comment perhaps: the limit starts anew.
+                    Poll::Pending if std::mem::take(&mut reader.heard) => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                }
             }),
         );
         let step = match step.await {

@@ -13,7 +13,6 @@ use crate::app::App;
 use crate::chat::answer::{Opening, Slot, Stream};
 use crate::chat::limits::{self, Places};
 use crate::chat::open::{Chat, Opened, Question, open};
-use crate::chat::trouble::Trouble;
 use crate::entropy;
 use crate::error::Error;
 use crate::http::address::Client;
@@ -21,6 +20,7 @@ use crate::http::request::RequestId;
 use crate::http::wire::Wire;
 use crate::llm::prompt;
 use crate::store::{Begun, ChatKey, Owner};
+use crate::upstream::trouble::Trouble;
 
 /// Length of the window in which questions are counted.
 const WINDOW_MS: i64 = 60_000;

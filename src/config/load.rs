@@ -375,7 +375,7 @@ mod tests {
         // The file that it names is the reader's own.
         let text = uncommented().replace(
             "public-site.md",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/LICENSE"),
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../LICENSE"),
         );
         let (known, mistakes) = asked(&text);
         assert_eq!(mistakes, [""; 0]);

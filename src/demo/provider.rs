@@ -18,12 +18,12 @@ use tokio::task::spawn_local;
 use tokio::time::{Interval, interval};
 
 use crate::connection;
+use crate::connection::Serving;
 use crate::demo::script;
 use crate::http::body::{Broken, Chunk, Source};
 use crate::http::reply::Reply;
 use crate::http::wire::Busy;
 use crate::log::{self, Value};
-use crate::router::Serving;
 
 /// One word, or one Chinese character, each time.
 const PACE: Duration = Duration::from_millis(35);

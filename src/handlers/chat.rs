@@ -136,8 +136,9 @@ pub async fn reset(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
 fn message(body: &[u8]) -> Result<Cow<'_, str>, Error> {
     #[derive(Deserialize)]
     struct Body<'a> {
+        // An `Option`, because serde would word an error about a field that is missing.
         #[serde(borrow)]
-        message: &'a RawValue,
+        message: Option<&'a RawValue>,
     }
     const REQUIRED: Error = Error::Invalid("Message is required");
     // serde would take an array's first element for the first field.
@@ -147,7 +148,7 @@ fn message(body: &[u8]) -> Result<Cow<'_, str>, Error> {
     // Also what is ignored must be UTF-8 (RFC 8259, 8.1); serde looks at what it takes only.
     let body = std::str::from_utf8(body).map_err(|_| REQUIRED)?;
     let body: Body<'_> = serde_json::from_str(body).map_err(|_| REQUIRED)?;
-    let raw = body.message.get();
+    let raw = body.message.ok_or(REQUIRED)?.get();
     let text: Message<'_> = serde_json::from_str(raw).map_err(|_| REQUIRED)?;
     let text = text.0;
     if text.trim().is_empty() || text.contains('\0') {

@@ -8,6 +8,7 @@ use hyper::header::{
     RETRY_AFTER, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::{HeaderMap, Response, StatusCode};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -36,6 +37,16 @@ pub enum Style {
     Auth,
     /// All others: `{"error":"…"}`.
     Plain,
+}
+
+/// The body of an error.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<bool>,
+    error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
 }
 
 /// What a handler answers.
@@ -138,19 +149,17 @@ impl Reply {
 
     /// An error in the endpoint's words.
     pub fn error(error: &Error, style: Style) -> Self {
-        let mut json = String::with_capacity(96);
-        json.push_str(match style {
-            Style::Auth => r#"{"ok":false,"error":"#,
-            Style::Plain => r#"{"error":"#,
-        });
-        json.push_str(&serde_json::Value::from(error.message()).to_string());
-        if let Error::Weak { reason, .. } = error {
-            json.push_str(r#","reason":""#);
-            json.push_str(reason);
-            json.push('"');
-        }
-        json.push('}');
-        let mut reply = Self::json(status(error), Chunk::owned(json.into_bytes()));
+        let told = Told {
+            ok: (style == Style::Auth).then_some(false),
+            error: error.message(),
+            reason: match error {
+                Error::Weak { reason, .. } => Some(reason),
+                _ => None,
+            },
+        };
+        let mut json = Vec::with_capacity(96);
+        serde_json::to_writer(&mut json, &told).expect("texts are JSON, and memory takes them");
+        let mut reply = Self::json(status(error), Chunk::owned(json));
         let headers = reply.0.headers_mut();
         if let Error::MethodNotAllowed(allow) = error {
             headers.insert(ALLOW, HeaderValue::from_static(allow));

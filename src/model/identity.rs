@@ -23,7 +23,7 @@ pub struct Email(String);
 impl Email {
     /// What a store holds: it was checked before it went in, by this service or by the one whose
     /// data it took over.
-    pub(crate) fn stored(text: String) -> Self {
+    pub fn stored(text: String) -> Self {
         Self(text)
     }
 
@@ -79,7 +79,7 @@ pub struct Phone(String);
 impl Phone {
     /// What a store holds: it was checked before it went in, by this service or by the one whose
     /// data it took over.
-    pub(crate) fn stored(text: String) -> Self {
+    pub fn stored(text: String) -> Self {
         Self(text)
     }
 
@@ -106,7 +106,7 @@ pub struct DisplayName(String);
 impl DisplayName {
     /// What a store holds: it was checked before it went in, by this service or by the one whose
     /// data it took over.
-    pub(crate) fn stored(text: String) -> Self {
+    pub fn stored(text: String) -> Self {
         Self(text)
     }
 

@@ -68,7 +68,7 @@ impl PasswordHash {
     /// What a store holds: the PHC string, and what [`mark`](Self::mark) was when it was written. The mark of another
     /// hash counts for nothing, so whoever writes a hash without it, as the service does that shares the table, has
     /// written that of a password as typed.
-    pub(crate) fn stored(phc: String, mark: Option<&str>) -> Self {
+    pub fn stored(phc: String, mark: Option<&str>) -> Self {
         let made = Self::of_nfc(phc);
         match made.mark() {
             own if own == mark && own.is_some() => made,
@@ -77,7 +77,7 @@ impl PasswordHash {
     }
 
     /// What is stored beside a hash of a password in NFC, and beside no other: the hash's end.
-    pub(crate) fn mark(&self) -> Option<&str> {
+    pub fn mark(&self) -> Option<&str> {
         let start = self.phc.len().checked_sub(MARK_BYTES)?;
         self.phc.get(start..).filter(|_| self.is_nfc)
     }

@@ -25,8 +25,10 @@ mod failure;
 pub mod head;
 mod idle;
 pub mod models;
+pub mod reader;
 mod request;
 pub mod tls;
+pub mod trouble;
 
 pub use breaker::{Ticket, Visitor};
 pub use exchange::Exchange;

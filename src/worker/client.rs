@@ -8,10 +8,11 @@ use std::task::{Context, Poll};
 use super::live::Lives;
 use crate::app::{App, Phase};
 use crate::clock;
-use crate::connection::{self, Connection, Service};
+use crate::connection::{self, Connection};
 use crate::http::address::{self, Address};
 use crate::http::wire::{ClientIo, Socket, Timeouts, Wire};
 use crate::limits::{Key, Permit};
+use crate::router;
 
 /// Serves one connection to its end. It is polled again at each change of the phase, and with it the handler or
 /// body that is running, so that these need not watch the phase themselves.
@@ -44,13 +45,10 @@ impl Client {
         let stalled = Arc::clone(&app.shared.pools.stalled);
         let share = address::share_of_peer(config, peer);
         let io = ClientIo::new(socket, Rc::clone(&wire), timeouts, (stalled, share));
-        let service = Service::Api {
-            app: Rc::clone(&app),
-            wire: Rc::clone(&wire),
-            peer,
-        };
+        let (api, its) = (Rc::clone(&app), Rc::clone(&wire));
+        let answer = move |request| router::serve(&api, &its, peer, request);
         Self {
-            connection: connection::serve(io, service),
+            connection: connection::serve(io, answer),
             app,
             phase: Phase::Running,
             is_registered: false,
@@ -75,17 +73,15 @@ impl Future for Client {
         if this.wire.is_ended() {
             return Poll::Ready(());
         }
-        let mut connection = Pin::new(&mut this.connection);
         let phase = this.app.front.phase.get();
         if phase != this.phase {
             this.phase = phase;
             // After a handover nobody is in a hurry: a request may be on its way on a connection
             // that is idle, so it stays until an answer has said that it is the last.
             if phase >= Phase::Draining {
-                connection.as_mut().graceful_shutdown();
+                this.connection.graceful_shutdown();
             }
         }
-        // How a connection ends says nothing that the request's line does not say.
-        connection.poll(cx).map(drop)
+        Pin::new(&mut this.connection).poll(cx)
     }
 }

@@ -1,20 +1,21 @@
 //! One provider's answer as it comes in: bytes are read, transcoded and remembered in one step,
 //! in the core's own buffers.
 
+use std::cell::RefMut;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::app::App;
 use crate::budget::ANSWER_BYTES_FIRST;
-use crate::chat::trouble::Trouble;
 use crate::clock;
 use crate::config::Provider;
-use crate::limits::Permit;
+use crate::limits::{Permit, Pool};
 use crate::llm::Finish;
 use crate::llm::transcoder::{Fault, Progress, Sink, Transcoder, write_line};
 use crate::metrics;
+use crate::upstream::trouble::Trouble;
 use crate::upstream::{Exchange, Visitor};
 
 /// How long an answer goes on behind its finish reason without any text: many gateways send no
@@ -30,6 +31,15 @@ pub enum Step {
     Done(Finish),
     /// It is not, and will not be.
     Failed(Trouble),
+}
+
+/// What all answers of a core are read with.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// Where bytes lie from the socket to the transcoder.
+    pub buffer: RefMut<'a, [u8]>,
+    /// Lends memory to events that outgrow their answer's carry.
+    pub long_lines: &'a Arc<Pool>,
 }
 
 /// An answer being read.
@@ -70,15 +80,21 @@ impl Reader {
 
     /// Appends the lines that are there to `out`, which is empty. Pending means that the provider
     /// has sent nothing that matters yet.
-    pub fn poll_lines(&mut self, app: &App, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Step> {
+    pub fn poll_lines(
+        &mut self,
+        Reading {
+            mut buffer,
+            long_lines,
+        }: Reading<'_>,
+        cx: &mut Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Poll<Step> {
         if let Some(step) = self.next.take() {
             return Poll::Ready(step);
         }
         loop {
-            let mut buffer = app.read.borrow_mut();
-            let read = ready!(self.exchange.poll_read(cx, &mut buffer[..]));
+            let read = ready!(self.exchange.poll_read(cx, &mut buffer));
             self.heard = true;
-            let long_lines = &app.shared.pools.long_lines;
             let sink = &mut Lines {
                 out,
                 answer: &mut self.answer,
@@ -233,7 +249,6 @@ impl Sink for Lines<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Pool;
 
     #[test]
     fn an_answer_remembers_whole_deltas_up_to_its_maximum_and_the_pools() {
