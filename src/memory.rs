@@ -11,6 +11,7 @@
 #[cfg(feature = "mimalloc")]
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
+use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -116,6 +117,36 @@ pub fn begin_fresh_pages() {
         };
     }
     FRESH.set(heap);
+}
+
+/// Takes the program's code out of the process's memory, since most of what has run so far has run for the last
+/// time. What is needed comes back page by page from the file's cache, and the kernel may drop the rest of it when
+/// others need memory. For a server that has started, or has nothing to do.
+pub fn forget_code() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return; // then it stays
+    };
+    let here = forget_code as fn() as usize;
+    if let Some(code) = maps.lines().find_map(|line| code_around(line, here)) {
+        #[expect(
+            unsafe_code,
+            reason = "no safe call takes a mapping that it has not made"
+        )]
+        // SAFETY: a private mapping of a file that nobody has written to, since it cannot be written: its pages are
+        // those of the file, before and after. Advice that is refused changes nothing.
+        unsafe {
+            libc::madvise(code.start as *mut _, code.len(), libc::MADV_DONTNEED)
+        };
+    }
+}
+
+/// The range of a line of `/proc/self/maps` if it holds code, and this address.
+fn code_around(line: &str, address: usize) -> Option<Range<usize>> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let hex = |digits| usize::from_str_radix(digits, 16).ok();
+    let range = hex(start)?..hex(end)?;
+    (rest.starts_with("r-xp ") && range.contains(&address)).then_some(range)
 }
 
 /// Resident memory of the process in bytes, now and at its peak, as the kernel tells (proc(5)).

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 
 use crate::app::{Phase, Shared};
 use crate::budget::Budget;
@@ -42,6 +44,8 @@ use upgrade::{Predecessor, Program, Successor};
 
 /// Clients counted in the process while the session store is down.
 const FALLBACK_CLIENTS_MAX: usize = 10_000;
+/// After so long the cores have done what they do once only.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// A running server.
 #[derive(Debug)]
@@ -215,6 +219,10 @@ impl Running {
         entered?;
         // Starting has left more than this thread will ever need again.
         memory::collect();
+        tokio::spawn(async {
+            sleep(SETTLE_TIME).await;
+            memory::forget_code();
+        });
         loop {
             match self.parts.turn(heard).await {
                 Turn::Told(Told::Stop) => return self.leave(heard, TOLD).await,

@@ -281,11 +281,14 @@ async fn send_mail(
 }
 
 /// Lets the allocator return what connecting to the stores and ended connections have left, now and then
-/// while any end.
+/// while any end; without any connection, code goes, too.
 async fn give_memory_back(live: Rc<Live>) {
     loop {
         sleep(COLLECT_PAUSE).await;
         memory::collect();
+        if live.is_none() {
+            memory::forget_code();
+        }
         live.ended.notified().await;
     }
 }

@@ -73,6 +73,11 @@ impl Live {
         true
     }
 
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        self.count.get() == 0
+    }
+
     /// Waits until there is none.
     pub async fn none(&self) {
         while self.count.get() > 0 {
