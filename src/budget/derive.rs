@@ -9,6 +9,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::llm::prompt;
+use crate::log;
 
 /// What the sum depends on besides the memory.
 #[derive(Debug, Clone)]
@@ -126,6 +127,12 @@ impl Needs {
             self.workers,
             WORKER_BYTES,
             "scratch buffers, queue, timers of a core",
+        )?;
+        sum.take(
+            "log",
+            1,
+            log::BYTES_MAX,
+            "lines on their way to stderr, their thread",
         )?;
         sum.take(
             "store queue",

@@ -31,7 +31,7 @@ pub use render::{Line, Stamp, render, tenths};
 use request::Pattern;
 pub use request::Request;
 pub use value::Value;
-pub use writer::start;
+pub use writer::{BYTES_MAX, start};
 
 /// Bytes of one value that are written; the rest is replaced by `…`.
 pub const VALUE_BYTES_MAX: usize = 1024;

@@ -6,9 +6,12 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{LINE_BYTES_ORDINARY, Level, Stamp, WAIT_MAX, render, style};
 use crate::clock;
@@ -26,9 +29,12 @@ const STACK_BYTES: usize = 64 << 10;
 /// How long the end of the process waits for a reader that has stopped.
 const END_MAX: Duration = Duration::from_secs(1);
 
+/// Memory of the way: the buffers and the thread.
+pub const BYTES_MAX: usize = 2 * BUFFER_BYTES + STACK_BYTES;
+
 static QUEUE: Queue = Queue::new();
 
-/// From now on lines are written by a thread of their own. Without it, and before, each thread writes its own. The
+/// From now on lines are written by a thread of their own. The
 /// thread ends with the process: whatever it meets, it goes on with the next lines.
 ///
 /// # Errors
@@ -46,11 +52,33 @@ pub fn start() -> Result<(), String> {
         .inspect_err(|_| QUEUE.lock().is_open = false)
 }
 
-/// Hands over whole lines in one piece; a hurried one is written at once.
+/// Hands over whole lines in one piece; a hurried one is written at once. Without the thread they are written here, if
+/// the reader takes them within [`END_MAX`] or has not stopped before.
 pub fn send(lines: &[u8], is_hurried: bool) {
-    if !QUEUE.push(lines, is_hurried) {
-        write(lines);
+    static HAS_STOPPED: AtomicBool = AtomicBool::new(false);
+    if QUEUE.push(lines, is_hurried) {
+        return;
     }
+    for some in lines.chunks(WRITE_BYTES_MAX) {
+        let patience = match HAS_STOPPED.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => END_MAX,
+        };
+        let takes = takes_more(patience);
+        HAS_STOPPED.store(!takes, Ordering::Relaxed);
+        if !takes {
+            return;
+        }
+        write(some);
+    }
+}
+
+/// Whether stderr takes [`WRITE_BYTES_MAX`] without making us wait (pipe(7), poll(2)), soon. Yes if there is no telling.
+fn takes_more(patience: Duration) -> bool {
+    let stderr = io::stderr();
+    let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
+    let patience = Timespec::try_from(patience).ok();
+    rustix::event::poll(&mut asked, patience.as_ref()) != Ok(0)
 }
 
 /// Waits until all is written that was handed over before, for [`END_MAX`] at most.
@@ -282,18 +310,18 @@ mod tests {
             queue.push(line(n).as_bytes(), n % 7 == 0);
         }
         queue.finish(Duration::from_millis(1));
-        let (mut next, mut dropped, mut bytes) = (0, None, 0);
-        while dropped.is_none() {
+        // The thread may have begun when lines were missing already, and told of the others later.
+        let (mut next, mut dropped, mut bytes) = (0, 0, 0);
+        while next + dropped < pushed {
             let lines = reader.recv().expect("the thread goes on");
             assert!(lines.len() <= WRITE_BYTES_MAX && lines.ends_with('\n'));
             for text in lines.split_inclusive('\n') {
-                dropped = text
-                    .trim_end()
-                    .split_once("dropped=")
-                    .map(|found| found.1.to_owned());
-                if dropped.is_none() {
-                    assert_eq!(text, line(next));
-                    (next, bytes) = (next + 1, bytes + text.len());
+                match text.trim_end().split_once("dropped=") {
+                    Some((_, n)) => dropped += n.parse::<u64>().expect("it is a number"),
+                    None => {
+                        assert_eq!(text, line(next));
+                        (next, bytes) = (next + 1, bytes + text.len());
+                    }
                 }
             }
         }
@@ -301,7 +329,7 @@ mod tests {
             (QUEUE_BYTES_MAX / 2..=QUEUE_BYTES_MAX).contains(&bytes),
             "{bytes}"
         );
-        assert_eq!(dropped, Some((pushed - next).to_string()));
+        assert_eq!(dropped, pushed - next);
         // The thread may have to notice yet that the last lines are gone.
         queue.finish(Duration::from_secs(60));
         queue.push(b"after\n", false);
