@@ -140,13 +140,18 @@ pub fn forget_code() {
     }
 }
 
-/// The range of a line of `/proc/self/maps` if it holds code, and this address.
+/// The range of a line of `/proc/self/maps` (proc(5)) if it holds code of a file, and this address.
 fn code_around(line: &str, address: usize) -> Option<Range<usize>> {
     let (range, rest) = line.split_once(' ')?;
     let (start, end) = range.split_once('-')?;
     let hex = |digits| usize::from_str_radix(digits, 16).ok();
     let range = hex(start)?..hex(end)?;
-    (rest.starts_with("r-xp ") && range.contains(&address)).then_some(range)
+    // Without a file (its inode, the fourth) the pages would not come back: a packer or something alike has made them.
+    let is_of_file = rest
+        .split_whitespace()
+        .nth(3)
+        .is_some_and(|inode| inode != "0");
+    (rest.starts_with("r-xp ") && is_of_file && range.contains(&address)).then_some(range)
 }
 
 /// Resident memory of the process in bytes, now and at its peak, as the kernel tells (proc(5)).
@@ -188,6 +193,26 @@ pub fn collect() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_code_of_a_file_is_forgotten() {
+        let of_file = "1000-3000 r-xp 00001000 fe:00 1234        /usr/bin/cloudchat";
+        assert_eq!(code_around(of_file, 0x2fff), Some(0x1000..0x3000));
+        assert_eq!(code_around(of_file, 0x3000), None);
+        for other in [
+            "1000-3000 r--p 00001000 fe:00 1234        /usr/bin/cloudchat",
+            "1000-3000 r-xp 00000000 00:00 0",
+            "1000-3000",
+            "",
+        ] {
+            assert_eq!(code_around(other, 0x2000), None, "{other}");
+        }
+        forget_code();
+        assert!(
+            std::hint::black_box(code_around(of_file, 0x1000)).is_some(),
+            "it comes back"
+        );
+    }
 
     #[test]
     #[expect(unsafe_code, reason = "the allocator's options have no safe interface")]

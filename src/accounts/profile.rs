@@ -59,7 +59,9 @@ pub async fn delete(app: &App, browser: &Browser<'_>, password: &Field<'_>) -> R
     verify(app, browser, &identifier, credential, password).await?;
     accounts.delete_user(user).await?;
     // With the account all of it is dead; this frees the room, and forgets what was said.
-    let ended = sessions.end_sessions_of(user, None).await;
+    let ended = sessions
+        .end_sessions_of(user, None, app.clock.wall_ms())
+        .await;
     let dropped = sessions.drop_reset_tokens(user, None).await;
     let deleted = sessions.delete_chats_of(user).await;
     if ended.map(drop).and(dropped).and(deleted).is_err() {

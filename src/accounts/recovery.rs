@@ -78,17 +78,19 @@ pub async fn reset(app: &App, token: &Field<'_>, new: &Field<'_>) -> Result<u32,
         TokenUse::Done => {}
         TokenUse::Used | TokenUse::NoUser => return Err(INVALID),
     }
-    Ok(clean_up(app, user, Some(&token), ends_sessions).await)
+    let before_ms = ends_sessions.then_some(now_ms);
+    Ok(clean_up(app, user, Some(&token), before_ms).await)
 }
 
 /// What goes after a password was replaced: the mailed tokens and the sessions. The account says
-/// already that they are dead, so what a store keeps for lack of an answer is of no use to anybody.
-async fn clean_up(app: &App, user: UserId, used: Option<&Token>, ends_sessions: bool) -> u32 {
+/// already that they are dead, so what a store keeps for lack of an answer is of no use to anybody. Of the sessions
+/// go those that began earlier than `before_ms`; without it, none.
+async fn clean_up(app: &App, user: UserId, used: Option<&Token>, before_ms: Option<i64>) -> u32 {
     let sessions = &app.stores.sessions;
     let dropped = sessions.drop_reset_tokens(user, used).await;
-    let ended = match ends_sessions {
-        true => sessions.end_sessions_of(user, None).await,
-        false => Ok(0),
+    let ended = match before_ms {
+        Some(before_ms) => sessions.end_sessions_of(user, None, before_ms).await,
+        None => Ok(0),
     };
     if dropped.and(ended.map(drop)).is_err() {
         log::warn("sessions left behind", &[]);
@@ -133,8 +135,8 @@ pub async fn change(
     let changed = accounts.change_password(now_ms, user, &stored, new).await?;
     // Somebody was faster.
     let credential = changed.ok_or(Error::InvalidCredentials)?;
-    let ended = clean_up(app, user, None, true).await;
     let start_ms = credential.session_start_ms(now_ms);
+    let ended = clean_up(app, user, None, Some(start_ms)).await;
     Ok(Changed {
         session: session::begin(app, browser, user, start_ms).await?,
         device: device::issue(accounts.device_key(), &credential),

@@ -79,18 +79,22 @@ pub async fn asking(app: &App, cookie: Option<&Token>) -> Result<Option<Owner>, 
     }
 }
 
-/// Whose chat it is that this browser has, to forget it: an unknown session makes it anonymous. The account
-/// store is not asked.
+/// Whose chat it may be that this browser has, to forget it: an unknown session makes it anonymous, and one without
+/// its record may have done so when the account was not known. The account store is not asked.
 ///
 /// # Errors
 /// The session store is down.
-pub async fn owner(app: &App, cookie: Option<&Token>) -> Result<Owner, StoreError> {
+pub async fn owners(app: &App, cookie: Option<&Token>) -> Result<Vec<Owner>, StoreError> {
     let Some(token) = cookie else {
-        return Ok(Owner::Anonymous);
+        return Ok(vec![Owner::Anonymous]);
     };
     let now_ms = app.clock.wall_ms();
     let session = app.stores.sessions.chat_user(now_ms, token).await?;
-    Ok(session.map_or(Owner::Anonymous, |session| Owner::User(session.user.0)))
+    Ok(match session {
+        None => vec![Owner::Anonymous],
+        Some(session) if session.is_noted => vec![Owner::User(session.user.0)],
+        Some(session) => vec![Owner::User(session.user.0), Owner::Anonymous],
+    })
 }
 
 /// Begins a session in the place of the browser's own, if it has one.
@@ -125,8 +129,9 @@ pub async fn logout(app: &App, session: Option<&Token>, chat: Option<&str>) -> R
     let sessions = &app.stores.sessions;
     if let Some(chat) = chat {
         // While the session still says whose chat it may be.
-        let owner = owner(app, session).await?;
-        sessions.delete_chat(ChatKey::of(chat), owner).await?;
+        for owner in owners(app, session).await? {
+            sessions.delete_chat(ChatKey::of(chat), owner).await?;
+        }
     }
     if let Some(token) = session {
         sessions.end_session(token).await?;
@@ -168,6 +173,7 @@ pub async fn end(app: &App, cookie: Option<&Token>, id: &str) -> Result<bool, Er
 pub async fn end_others(app: &App, cookie: Option<&Token>) -> Result<u32, Error> {
     let current = current(app, cookie).await?;
     let sessions = &app.stores.sessions;
-    let ended = sessions.end_sessions_of(current.user.id, Some(&current.token));
+    let ended =
+        sessions.end_sessions_of(current.user.id, Some(&current.token), app.clock.wall_ms());
     Ok(ended.await?)
 }

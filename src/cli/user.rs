@@ -146,7 +146,7 @@ impl Desk {
                 let user = self.find(user).await?;
                 let ended = self.stores.accounts.end_sessions_before_now(now(), user.id);
                 still_there(ended.await)?;
-                let ended = self.end_sessions(&user).await?;
+                let ended = self.end_sessions(&user, now()).await?;
                 self.report("end-sessions", &user, Some(ended))
             }
         }
@@ -225,7 +225,7 @@ impl Desk {
         if is_active {
             return self.report("enable", &user, None);
         }
-        let ended = self.end_sessions(&user).await?;
+        let ended = self.end_sessions(&user, now()).await?;
         self.drop_reset_tokens(&user).await?;
         self.report("disable", &user, Some(ended))
     }
@@ -233,9 +233,10 @@ impl Desk {
     async fn set_password(&self, name: &str) -> Result<(), Failure> {
         let user = self.find(name).await?;
         let hash = new_hash()?;
-        let set = self.stores.accounts.set_password(now(), user.id, hash);
+        let now_ms = now();
+        let set = self.stores.accounts.set_password(now_ms, user.id, hash);
         still_there(set.await)?;
-        let ended = self.end_sessions(&user).await?;
+        let ended = self.end_sessions(&user, now_ms).await?;
         self.drop_reset_tokens(&user).await?;
         self.report("set-password", &user, Some(ended))
     }
@@ -246,7 +247,7 @@ impl Desk {
             return Err(Failure::Stopped("nothing was deleted".to_owned()));
         }
         still_there(self.stores.accounts.delete_user(user.id).await)?;
-        let ended = self.end_sessions(&user).await?;
+        let ended = self.end_sessions(&user, now()).await?;
         self.drop_reset_tokens(&user).await?;
         let chats = self.stores.sessions.delete_chats_of(user.id).await;
         chats.map_err(|error| left_behind(&user, "chats", error))?;
@@ -254,8 +255,12 @@ impl Desk {
     }
 
     /// Removes the rows of sessions that the account has ended already.
-    async fn end_sessions(&self, user: &User) -> Result<u32, Failure> {
-        let ended = self.stores.sessions.end_sessions_of(user.id, None).await;
+    async fn end_sessions(&self, user: &User, before_ms: i64) -> Result<u32, Failure> {
+        let ended = self
+            .stores
+            .sessions
+            .end_sessions_of(user.id, None, before_ms)
+            .await;
         self.stores.sessions.swept().await;
         ended.map_err(|error| left_behind(user, "sessions", error))
     }

@@ -124,8 +124,9 @@ pub async fn reset(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     let name = &app.shared.config.server.app_cookie;
     let cookie = cookie::token(&request.headers, name);
     if cookie.is_some() {
-        let owner = session::owner(&app, login(&app, &request).as_ref()).await?;
-        forget::forget(&app, owner, cookie).await?;
+        for owner in session::owners(&app, login(&app, &request).as_ref()).await? {
+            forget::forget(&app, owner, cookie).await?;
+        }
     }
     Ok(Reply::fixed(
         r#"{"status":"Reset chat history successfully"}"#,

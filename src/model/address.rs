@@ -29,6 +29,19 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether no more than 30 marks follow each other, as in every text that somebody reads (UAX #15, stream-safe text).
+pub fn is_stream_safe(text: &str) -> bool {
+    const MARKS_MAX: u32 = 30;
+    let mut marks = 0;
+    text.chars().all(|c| {
+        marks = match canonical_combining_class(c) {
+            0 => 0,
+            _ => marks + 1,
+        };
+        marks <= MARKS_MAX
+    })
+}
+
 /// A text in form C, or in form KC, which has no compatibility forms (UAX #15). The time grows with the square of the
 /// length if marks come in the wrong order, so that whoever calls this bounds it.
 ///
@@ -268,6 +281,13 @@ mod tests {
             prop_assert_eq!(normalized(&text, false), text.nfc().collect::<String>());
             prop_assert_eq!(normalized(&text, true), text.nfkc().collect::<String>());
         }
+    }
+
+    #[test]
+    fn no_text_has_many_marks_in_a_row() {
+        let marks = |n: usize| format!("a{}b", "\u{301}".repeat(n));
+        assert!(is_stream_safe(&marks(30)) && is_stream_safe(&marks(30).repeat(9)));
+        assert!(!is_stream_safe(&marks(31)));
     }
 
     #[test]

@@ -35,6 +35,9 @@ impl Email {
             return None;
         }
         let text = text.to_lowercase();
+        if !address::is_stream_safe(&text) {
+            return None;
+        }
         let text = address::nfc(&text);
         let (local, typed) = text.split_once('@')?;
         let is_odd = |c: char| EMAIL_FORBIDDEN.contains(&c) || address::is_unseen(c);

@@ -246,7 +246,8 @@ impl Sessions {
 
     /// Ends the user's sessions but the one excepted; how many. Costs these only, however many others
     /// there are. In Redis those that no record of ours names end later, when all keys have been looked at in the
-    /// background ([`Sessions::swept`]); they are not counted.
+    /// background ([`Sessions::swept`]); they are not counted. By then there may be new ones: those that have begun at
+    /// `before_ms` or after it live.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -254,10 +255,11 @@ impl Sessions {
         &self,
         user: UserId,
         except: Option<&Token>,
+        before_ms: i64,
     ) -> Result<u32, StoreError> {
         match self {
             Sessions::Embedded(queue) => queue.end_sessions_of(user, except.cloned()).await,
-            Sessions::Redis(link) => link.end_sessions_of(user, except).await,
+            Sessions::Redis(link) => link.end_sessions_of(user, except, before_ms).await,
         }
     }
 

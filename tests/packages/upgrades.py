@@ -177,7 +177,7 @@ def test_postgres(tree, last, new, programs):
             people = begins(machine, last, address)
 
             step("the upgrade installs, but does not serve yet: the last version goes on")
-            why = "its schema is 2, this cloudchat needs 3: run `cloudchat migrate`"
+            why = "its schema is 2, this cloudchat needs 4: run `cloudchat migrate`"
             fails(machine, people, why, lambda: installs_only(machine, new))
 
             step("the schema changes: sessions and chats go on, logins are put off")

@@ -14,6 +14,7 @@ mod services;
 mod set_back;
 mod single;
 mod support;
+mod sweep;
 mod tls;
 #[path = "../store/words.rs"]
 mod words;

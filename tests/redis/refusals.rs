@@ -94,7 +94,7 @@ async fn a_user_without_rights_is_one_line_that_says_what_to_grant() {
     let (token, new) = login(ME, T0);
     store.create_session(new).await.unwrap();
     assert_eq!(store.sessions_of(T0, ME).await.unwrap().len(), 1);
-    assert_eq!(store.end_sessions_of(ME, None).await, Ok(1));
+    assert_eq!(store.end_sessions_of(ME, None, T0).await, Ok(1));
     assert_eq!(store.session(T0, &token).await, Ok(None));
     assert_eq!(services.redis(&["EXISTS", "p:cc:try"]), "0");
     backend.stop().unwrap();

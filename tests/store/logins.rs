@@ -88,9 +88,9 @@ async fn the_oldest_session_of_a_user_ends_for_the_fifty_first() {
     let max = SESSIONS_PER_USER_MAX as usize;
     assert_eq!(store.sessions_of(T0 - 1, ME).await.unwrap().len(), max);
     let kept = tokens.last().unwrap();
-    assert_eq!(store.end_sessions_of(ME, Some(kept)).await, Ok(49));
-    assert_eq!(store.end_sessions_of(ME, Some(kept)).await, Ok(0));
-    assert_eq!(store.end_sessions_of(ME, None).await, Ok(1));
+    assert_eq!(store.end_sessions_of(ME, Some(kept), T0).await, Ok(49));
+    assert_eq!(store.end_sessions_of(ME, Some(kept), T0).await, Ok(0));
+    assert_eq!(store.end_sessions_of(ME, None, T0).await, Ok(1));
     open.stop();
 }
 

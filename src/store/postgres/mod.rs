@@ -294,9 +294,13 @@ impl Pool {
             let begin = match kind {
                 Kind::Read | Kind::Single => None,
                 Kind::Bound { lock: None } => Some(Cow::Borrowed("BEGIN")),
-                Kind::Bound { lock: Some(key) } => {
-                    Some(format!("BEGIN; SELECT pg_advisory_xact_lock({key})").into())
-                }
+                // Whatever the role's default is: a statement must see what others have committed while it waited.
+                Kind::Bound { lock: Some(key) } => Some(
+                    format!(
+                        "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({key})"
+                    )
+                    .into(),
+                ),
             };
             let attempt = connection.rows(statement, parameters, is_unnamed, begin.as_deref());
             match timeout_at(deadline, attempt).await {

@@ -9,6 +9,7 @@ use fred::types::Value;
 
 use super::Link;
 use super::ask::{Ask, elements, number, text, texts};
+use super::sweep::Ended;
 use crate::model::{Token, UserId};
 use crate::store::logins::{SEEN_EVERY_MS, short_id};
 use crate::store::{NewSession, SESSIONS_PER_USER_MAX, Session, SessionInfo, StoreError, lives};
@@ -378,8 +379,13 @@ impl Link {
         &self,
         user: UserId,
         except: Option<&Token>,
+        before_ms: i64,
     ) -> Result<u32, StoreError> {
-        self.sweep_for(user, except);
+        self.sweep_for(Ended {
+            user,
+            except: except.cloned(),
+            before_ms,
+        });
         let noted = self.noted(user).await?.into_iter();
         let tokens = noted.map(|(token, _)| token);
         let tokens: Vec<_> = tokens

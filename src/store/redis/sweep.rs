@@ -25,7 +25,7 @@ const STEP_PAUSE: Duration = Duration::from_millis(5);
 const PASS_TIMEOUT: Duration = Duration::from_secs(60);
 /// From the end of a pass to the next.
 const PASS_PAUSE: Duration = Duration::from_secs(10);
-/// Users that may wait for a pass.
+/// Users that may wait for a pass, and sessions of theirs that were excepted.
 const WAITING_MAX: usize = 100;
 /// Reported when sessions may have been left where they are.
 const LEFT: &str = "sessions of the replaced service may be left";
@@ -39,29 +39,38 @@ pub(super) struct Sweep {
 }
 
 /// Whose sessions have ended.
-struct Ended {
-    user: UserId,
-    except: Option<Token>,
-    /// Those that have begun later live.
-    at_ms: i64,
+pub(super) struct Ended {
+    pub(super) user: UserId,
+    pub(super) except: Option<Token>,
+    /// Those that have begun then or later live.
+    pub(super) before_ms: i64,
+}
+
+impl Sweep {
+    /// Adds it to what waits. `false`: too many do.
+    fn add(&mut self, ended: Ended) -> bool {
+        let is_same = |other: &&mut Ended| other.user == ended.user && other.except == ended.except;
+        if let Some(other) = self.waiting.iter_mut().find(is_same) {
+            other.before_ms = other.before_ms.max(ended.before_ms);
+            return true;
+        }
+        let has_room = self.waiting.len() < WAITING_MAX;
+        if has_room {
+            self.waiting.push(ended);
+        }
+        has_room
+    }
 }
 
 impl Link {
-    /// Looks for what is left of the sessions that this user has now.
-    pub(super) fn sweep_for(&self, user: UserId, except: Option<&Token>) {
+    /// Looks for what is left of a user's sessions.
+    pub(super) fn sweep_for(&self, ended: Ended) {
         if !self.0.shared.has_old_sessions {
             return;
         }
-        let ended = Ended {
-            user,
-            except: except.cloned(),
-            at_ms: Clock::System.wall_ms(),
-        };
         let is_running = self.with_sweep(|sweep| {
-            if sweep.waiting.len() >= WAITING_MAX {
+            if !sweep.add(ended) {
                 self.0.shared.health().report(LEFT);
-            } else {
-                sweep.waiting.push(ended);
             }
             std::mem::replace(&mut sweep.is_running, true)
         });
@@ -137,15 +146,20 @@ impl Link {
         let owners = elements(self.ask_one(Ask::get_all(&keys)).await?);
         for (token, owner) in keys.iter().filter_map(|key| name(key)).zip(owners) {
             let owner = number(owner).map(UserId);
-            let mut fit = ended
+            let fit = ended
                 .iter()
                 .filter(|ended| Some(ended.user) == owner && ended.except.as_ref() != Some(&token));
-            if let Some(Ended { user, at_ms, .. }) = fit.next() {
+            // What a later event has ended began before that one, not before the first.
+            let latest = fit.max_by_key(|ended| ended.before_ms);
+            if let Some(Ended {
+                user, before_ms, ..
+            }) = latest
+            {
                 let ttl_ms = self.0.shared.lives.session_ms;
-                let passed_ms = Clock::System.wall_ms() - at_ms;
+                let passed_ms = Clock::System.wall_ms() - before_ms;
                 let arguments = [
                     user.to_string().into(),
-                    (*at_ms).into(),
+                    (*before_ms).into(),
                     (ttl_ms - passed_ms).into(),
                     ttl_ms.into(),
                 ];
@@ -155,5 +169,35 @@ impl Link {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_waits_once_with_the_latest_end() {
+        let (one, other) = (UserId(1), UserId(2));
+        let ended = |user, except, before_ms| Ended {
+            user,
+            except,
+            before_ms,
+        };
+        let mut sweep = Sweep::default();
+        for before_ms in [10, 30, 20] {
+            for _ in 0..WAITING_MAX {
+                assert!(sweep.add(ended(one, None, before_ms)));
+            }
+        }
+        assert!(sweep.add(ended(other, None, 5)));
+        let waiting = sweep.waiting.iter();
+        let waiting: Vec<_> = waiting.map(|ended| (ended.user, ended.before_ms)).collect();
+        assert_eq!(waiting, [(one, 30), (other, 5)]);
+        while sweep.waiting.len() < WAITING_MAX {
+            assert!(sweep.add(ended(one, Some(Token::new()), 1)));
+        }
+        assert!(!sweep.add(ended(UserId(3), None, 1)));
+        assert!(sweep.add(ended(other, None, 6)));
     }
 }
