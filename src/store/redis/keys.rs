@@ -41,6 +41,25 @@ impl Keys {
         self.key("sess:", token)
     }
 
+    /// A pattern for the keys of all sessions, as SCAN takes it.
+    pub fn of_sessions(&self) -> String {
+        let mut pattern = String::new();
+        for c in self.session("").chars() {
+            // All but letters and digits, some of which mean something else then.
+            if c.is_ascii_punctuation() {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+        pattern.push('*');
+        pattern
+    }
+
+    /// The session of such a key.
+    pub fn token<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&self.prefix)?.strip_prefix("sess:")
+    }
+
     /// A session's own key, and that of what we know of it.
     pub fn both(&self, token: &str) -> [String; 2] {
         let session = self.session(token);

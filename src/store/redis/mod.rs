@@ -68,8 +68,8 @@ struct Shared {
     keys: Keys,
     /// The old service's sessions live as long as ours.
     lives: config::Lives,
-    /// It may hold sessions that the old service has made, which knows no prefix and no cluster.
-    has_old_sessions: bool,
+    /// Whether all keys can be looked at in one place.
+    is_one: bool,
     sweep: Mutex<Sweep>,
     health: Mutex<Health>,
 }
@@ -95,7 +95,7 @@ impl Redis {
                 prefix: redis.key_prefix.clone(),
             },
             lives: settings.lives,
-            has_old_sessions: redis.key_prefix.is_empty() && redis.kind != RedisKind::Cluster,
+            is_one: redis.kind != RedisKind::Cluster,
             sweep: Mutex::default(),
             health: Mutex::new(Health::new("Redis", on_event)),
         });

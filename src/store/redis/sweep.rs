@@ -3,7 +3,8 @@
 //!
 //! One pass at a time looks for all users that wait, in small steps with pauses: of a million keys, half of them
 //! sessions, it takes half a minute and 2 s of Redis's CPU (measured on a busy machine), and nobody waits for more
-//! than a step. That service knows no prefix and no cluster, so neither do we.
+//! than a step. Not in a cluster, whose keys are in many places: that service knows none, and a list that was evicted there
+//! leaves its sessions until somebody asks with them for the account.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -65,7 +66,7 @@ impl Sweep {
 impl Link {
     /// Looks for what is left of a user's sessions.
     pub(super) fn sweep_for(&self, ended: Ended) {
-        if !self.0.shared.has_old_sessions {
+        if !self.0.shared.is_one {
             return;
         }
         let is_running = self.with_sweep(|sweep| {
@@ -118,7 +119,7 @@ impl Link {
         let end = clock::now() + PASS_TIMEOUT;
         let mut cursor = "0".to_owned();
         loop {
-            let scan = Ask::scan(cursor, self.keys().session("*"), KEYS_PER_STEP);
+            let scan = Ask::scan(cursor, self.keys().of_sessions(), KEYS_PER_STEP);
             let mut answer = elements(self.ask_one(scan).await?).into_iter();
             let Some(next) = answer.next().and_then(text) else {
                 return Ok(false);
@@ -138,7 +139,7 @@ impl Link {
 
     /// Ends those of these sessions that are to end.
     async fn look_at(&self, mut keys: Vec<String>, ended: &[Ended]) -> Result<(), StoreError> {
-        let name = |key: &str| key.strip_prefix("sess:").and_then(Token::parse);
+        let name = |key: &str| self.keys().token(key).and_then(Token::parse);
         keys.retain(|key| name(key).is_some());
         if keys.is_empty() {
             return Ok(());
