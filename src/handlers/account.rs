@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::export::Export;
@@ -15,7 +14,6 @@ use crate::error::Error;
 use crate::http::cookie;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
-use crate::model::{Shown, User};
 use crate::store::SessionInfo;
 
 /// Makes an account.
@@ -39,7 +37,7 @@ pub async fn me(app: Rc<App>, mut request: Request) -> Result<Reply, Error> {
     ignore(&app, &mut request).await?;
     let token = login(&app, &request);
     let current = session::current(&app, token.as_ref()).await?;
-    Ok(user_reply(&current.user))
+    Ok(Reply::user(current.user.shown()))
 }
 
 /// Changes name or phone number.
@@ -48,7 +46,7 @@ pub async fn update(app: Rc<App>, mut request: Request) -> Result<Reply, Error> 
     let [display_name, phone] = body.fields(["display_name", "phone"]);
     let browser = browser(&app, &request);
     let user = profile::update(&app, &browser, &display_name, &phone).await?;
-    Ok(user_reply(&user))
+    Ok(Reply::user(user.shown()))
 }
 
 /// Deletes the account and all that belongs to it.
@@ -72,18 +70,6 @@ pub async fn export(app: Rc<App>, mut request: Request) -> Result<Reply, Error> 
     let id = export.user.id;
     let stream = Export::new(app, id, export.held, start.to_string());
     Ok(Reply::stream(stream))
-}
-
-/// Not by way of a `Value`: every page of a site asks for it.
-fn user_reply(user: &User) -> Reply {
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        ok: bool,
-        user: Shown<'a>,
-    }
-    let (ok, user) = (true, user.shown());
-    let text = serde_json::to_vec(&Answer { ok, user });
-    Reply::ok(text.expect("texts and numbers only"))
 }
 
 /// A session as its user sees it; times in seconds since 1970.

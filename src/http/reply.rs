@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::http::body::{Body, Chunk, Lent, Source};
 use crate::http::request::Record;
 use crate::http::wire::Busy;
+use crate::model::Shown;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// RFC 9512.
@@ -74,6 +75,17 @@ impl Reply {
     /// 200 with a JSON text.
     pub fn ok(json: impl Into<Vec<u8>>) -> Self {
         Self::json(StatusCode::OK, Chunk::owned(json.into()))
+    }
+
+    /// 200 with a user. Every page of a site asks for it, so it is written here and not by way of a `Value`.
+    pub fn user(user: Shown<'_>) -> Self {
+        #[derive(Serialize)]
+        struct Answer<'a> {
+            ok: bool,
+            user: Shown<'a>,
+        }
+        let text = serde_json::to_vec(&Answer { ok: true, user });
+        Self::ok(text.expect("texts and numbers only"))
     }
 
     /// 200 with a text in a core's own buffer; [`Reply::set_json`] says what it is.
