@@ -19,7 +19,7 @@ impl Drop for Demo {
 #[test]
 fn the_conversation_is_shown_and_the_lines_to_try_work() {
     let folder = tempfile::tempdir().expect("there is room");
-    let shown = folder.path().join("stdout");
+    let [shown, logged] = ["stdout", "stderr"].map(|name| folder.path().join(name));
     let port = free_port();
     let child = Command::new(BINARY)
         .args(["demo", "--listen", &format!("127.0.0.1:{port}")])
@@ -28,7 +28,7 @@ fn the_conversation_is_shown_and_the_lines_to_try_work() {
         .env_clear()
         .stdin(Stdio::null())
         .stdout(File::create(&shown).expect("it is writable"))
-        .stderr(Stdio::null())
+        .stderr(File::create(&logged).expect("it is writable"))
         .spawn();
     let mut demo = Demo(child.expect("the binary starts"));
     let shown = until("the conversation to be over", || {
@@ -69,4 +69,6 @@ fn the_conversation_is_shown_and_the_lines_to_try_work() {
     assert_eq!(texts.len(), 3, "{shown}");
     assert!(texts[1].contains("Bob"), "{}", texts[1]);
     assert!(demo.0.try_wait().expect("it is our child").is_none());
+    let logged = fs::read_to_string(&logged).expect("it is text");
+    assert_eq!(logged, "", "nothing stands in the middle of the talk");
 }
