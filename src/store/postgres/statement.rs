@@ -160,8 +160,10 @@ statements! {
          SELECT id, $7 AND NOT " has_room_for_news!(8) " FROM made";
 
     // What was typed comes first: the replaced service took in all forms as accounts of their own.
-    CredentialByEmail(TEXT_ARRAY) credential!() "users.email = ANY ($1)
-        ORDER BY array_position($1, users.email::text) LIMIT 1";
+    // One user first, then its credential: as one join the plan may go through all credentials, but only where there is
+    // such a user, and the time would tell.
+    CredentialByEmail(TEXT_ARRAY) credential!() "users.id = (
+        SELECT id FROM users WHERE email = ANY ($1) ORDER BY array_position($1, email::text) LIMIT 1)";
     CredentialByPhone(TEXT) credential!() "users.phone = $1";
     CredentialOf(INT8) credential!() "users.id = $1";
     User(INT8) "SELECT " user!() " FROM users WHERE id = $1";
