@@ -17,7 +17,7 @@ WARM_UP, REQUESTS = 50, 500
 TIMES = 500  # a recording through the transcoder
 EVENTS, EVENTS_PER_SECOND = 300, 100
 SHORT = 30  # events of the stream that is subtracted
-PAIRS = 3
+PAIRS = 7
 
 GET = "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"
 POST = ("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench\r\nContent-Type: application/json\r\n"
@@ -112,7 +112,7 @@ class Counted:
                 body += sock.recv(65536)
 
     def events(self):
-        """Instructions per forwarded event: a long stream less a short one, the middle of three such pairs. Which
+        """Instructions per forwarded event: a long stream less a short one, the middle of seven such pairs. Which
         events come together, and what else falls into that time, differs by a hundredth."""
         self.stream(SHORT)  # warms up
         pairs = [(self.stream(SHORT), self.stream(SHORT + EVENTS)) for _ in range(PAIRS)]
