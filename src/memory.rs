@@ -119,9 +119,8 @@ pub fn begin_fresh_pages() {
     FRESH.set(heap);
 }
 
-/// Takes the program's code out of the process's memory, since most of what has run so far has run for the last
-/// time. What is needed comes back page by page from the file's cache, and the kernel may drop the rest of it when
-/// others need memory. For a server that has started, or has nothing to do.
+/// Unmaps the pages of the program's code, since most of what has run so far has run for the last time. What is
+/// needed again is mapped again from the page cache, and the kernel may drop the rest when others need memory. For a server that has started, or has nothing to do.
 pub fn forget_code() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
         return; // then it stays
@@ -146,7 +145,7 @@ fn code_around(line: &str, address: usize) -> Option<Range<usize>> {
     let (start, end) = range.split_once('-')?;
     let hex = |digits| usize::from_str_radix(digits, 16).ok();
     let range = hex(start)?..hex(end)?;
-    // Without a file (its inode, the fourth) the pages would not come back: a packer or something alike has made them.
+    // The fourth is the inode: 0 means no file (a packed program, for example), so the pages would not come back.
     let is_of_file = rest
         .split_whitespace()
         .nth(3)

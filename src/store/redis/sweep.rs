@@ -3,8 +3,8 @@
 //!
 //! One pass at a time looks for all users that wait, in small steps with pauses: of a million keys, half of them
 //! sessions, it takes half a minute and 2 s of Redis's CPU (measured on a busy machine), and nobody waits for more
-//! than a step. Not in a cluster, whose keys are in many places: that service knows none, and a list that was evicted there
-//! leaves its sessions until somebody asks with them for the account.
+//! than a step. Not in a cluster, whose keys are on several servers: the replaced service cannot use one, and a session
+//! whose list was evicted there lives until it is used at `/auth/me`.
 
 use std::sync::PoisonError;
 use std::time::Duration;
